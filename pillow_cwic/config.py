@@ -1,0 +1,103 @@
+"""The shape of a model: everything that must be known besides its weights to build and run it.
+
+Stored as JSON in the weights file's metadata. Invariant: a configuration that constructs without error describes
+networks that can be built. It knows no torch and no tensors.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+GRID = 8
+"""Pixels per code position along each axis: the encoder works at 1/8 resolution (paper, section 3.1)."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """One content-weighted codec with one-bit code planes (the paper's binarizer) and a quality input."""
+
+    kept_planes: tuple[int, ...] = (0, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 52, 68, 88, 108, 128)
+    """Code planes kept at each importance level; the last is the number of planes n. The number of levels L is a
+    power of two: the importance map is coded as a binary tree."""
+    plane_groups: int = 16  # groups of planes coded together; earlier groups are context of later ones
+    quality_count: int = 64  # quality indices; index 0 has the lowest rate
+    quarter_channels: int = 128  # trunk width at 1/4 resolution
+    eighth_channels: int = 256  # trunk width at 1/8 resolution
+    encoder_quarter_blocks: int = 3
+    encoder_eighth_blocks: int = 6
+    decoder_quarter_blocks: int = 4
+    decoder_eighth_blocks: int = 8
+    importance_channels: int = 96  # width of the importance-map branch
+    group_features: int = 32  # entropy network of the planes: features per plane group
+    map_features: int = 48  # entropy network of the planes: features of the importance map
+    map_channels: int = 64  # entropy network of the importance map: width
+    lambda_min: float = 0.0006  # weight of the distortion at quality index 0 ...
+    lambda_max: float = 0.08  # ... and at the highest; log-linear between
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built, naming the field."""
+        kept = self.kept_planes
+        if len(kept) < 2 or len(kept) & (len(kept) - 1) or kept[0] < 0 or list(kept) != sorted(set(kept)):
+            raise ValueError(f"kept_planes must be a strictly increasing list of 2, 4, 8 or 16 counts, found {kept}")
+        if len(kept) > 16:
+            raise ValueError(f"kept_planes has {len(kept)} levels; the importance map is limited to 16")
+        if not 1 <= self.quality_count <= 64:
+            raise ValueError(f"quality_count must be 1..64, found {self.quality_count}")
+        if self.planes % self.plane_groups:
+            raise ValueError(f"plane_groups = {self.plane_groups} does not divide the {self.planes} planes")
+        if self.quarter_channels % 2 or self.eighth_channels % 2 or self.importance_channels % 2:
+            raise ValueError("channel counts must be even: residual blocks halve them")
+        if not 0 < self.lambda_min <= self.lambda_max:
+            raise ValueError(f"lambda_min, lambda_max must satisfy 0 < {self.lambda_min} <= {self.lambda_max}")
+
+    @property
+    def planes(self) -> int:
+        """Number of code planes n."""
+        return self.kept_planes[-1]
+
+    @property
+    def group_planes(self) -> int:
+        """Code planes in one group."""
+        return self.planes // self.plane_groups
+
+    @property
+    def levels(self) -> int:
+        """Number of importance levels L."""
+        return len(self.kept_planes)
+
+    @property
+    def first_level(self) -> tuple[int, ...]:
+        """For every plane the lowest importance level that keeps it."""
+        return tuple(next(q for q, kept in enumerate(self.kept_planes) if kept > k) for k in range(self.planes))
+
+    @property
+    def encoder_halo(self) -> int:
+        """Code positions around a window that its codes depend on: the encoder's receptive field, rounded up."""
+        eighth = self.encoder_eighth_blocks + 3  # blocks, then the importance branch: a 3x3 layer and two blocks
+        quarter = 1 + self.encoder_quarter_blocks + 1  # stem, blocks, the outer taps of the 4x4 layer
+        return eighth + -(-quarter // 2)
+
+    @property
+    def decoder_halo(self) -> int:
+        """Code positions around a window that its pixels depend on: the decoder's receptive field, rounded up."""
+        return 1 + self.decoder_eighth_blocks + -(-(self.decoder_quarter_blocks + 1) // 2)
+
+    def distortion_weight(self, quality_index: float) -> float:
+        """Lambda of the rate-distortion loss `rate_bpp + lambda * distortion` at a quality index."""
+        position = quality_index / max(1, self.quality_count - 1)
+        return float(self.lambda_min * (self.lambda_max / self.lambda_min) ** position)
+
+    def to_json(self) -> str:
+        """The configuration as one line of JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ModelConfig":
+        """Build from parsed JSON or TOML; ValueError names unknown fields."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown model configuration field(s): {', '.join(unknown)}")
+        values = dict(values)
+        if "kept_planes" in values:
+            values["kept_planes"] = tuple(values["kept_planes"])
+        return cls(**values)

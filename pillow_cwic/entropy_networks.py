@@ -1,0 +1,153 @@
+"""The convolutional entropy coder's networks in float, as they are trained (paper, section 3.4).
+
+`PlaneNetwork` gives P(bit = 1) of every code, `MapNetwork` the probabilities of the importance levels. Each position
+of a group sees exactly what a decoder knows by then: the masks and parities here define that order, and
+`entropy_model` follows it in integers, which are made from these weights at export. Activations are clamped to [0, 4)
+because the integer form has seven bits for them. Only training and export import this module.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import ModelConfig
+
+
+def clamped_relu(x: Tensor) -> Tensor:
+    """ReLU with the ceiling of the integer form: [0, 4]."""
+    return x.clamp(0, 4)
+
+
+def level_input(level: Tensor, levels: int) -> Tensor:
+    """Levels, any shape -> network input in steps of 1/4, centred: (level - levels/2) / 4."""
+    return (level - levels // 2) / 4
+
+
+class PlaneNetwork(nn.Module):
+    """Logits of P(bit = 1) for every plane, from the map, earlier plane groups and a checkerboard in the group."""
+
+    before: Tensor
+    same: Tensor
+    same_out: Tensor
+    before_or_same: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        n, side = config.planes, config.map_features
+        width = config.group_features * config.plane_groups
+        self.levels = config.levels
+        self.map_in = nn.Conv2d(2, side, 5, padding=2)
+        self.map_mid = nn.Conv2d(side, side, 3, padding=1)
+        self.map_out = nn.Conv2d(side, width, 1, bias=False)
+        self.earlier = nn.Conv2d(n, width, 3, padding=1)
+        self.neighbours = nn.Conv2d(n, width, 5, padding=2, bias=False)
+        self.level = nn.Embedding(config.levels, width)
+        self.quality = nn.Embedding(config.quality_count, width)
+        self.mid = nn.Conv2d(width, width, 1)
+        self.out = nn.Conv2d(width, n, 1)
+        self._group_masks(config)
+        self._init_weights()
+
+    def _group_masks(self, config: ModelConfig) -> None:
+        feature = torch.arange(config.group_features * config.plane_groups) // config.group_features  # group of a feature
+        plane = torch.arange(config.planes) // config.group_planes  # group of a plane
+        masks = {
+            "before": feature[:, None] > plane[None],
+            "same": feature[:, None] == plane[None],
+            "same_out": plane[:, None] == feature[None],
+            "before_or_same": feature[:, None] >= feature[None],
+        }
+        for name, value in masks.items():
+            self.register_buffer(name, value.float()[:, :, None, None], persistent=False)
+
+    def _init_weights(self) -> None:
+        nn.init.zeros_(self.level.weight)
+        nn.init.zeros_(self.quality.weight)
+        with torch.no_grad():  # masking leaves few inputs: scale up what remains
+            self.earlier.weight.mul_(1.5)
+            self.neighbours.weight.mul_(4.0)
+            self.out.weight.mul_(2.0)
+
+    def forward(self, codes: Tensor, level: Tensor, quality_index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """codes [B,n,h,w] in {-1,0,1}, level [B,1,h,w], quality_index [B] -> logits [B,n,h,w] float32."""
+        codes = codes.to(dtype)
+        rows = torch.arange(codes.shape[2], device=codes.device)
+        cols = torch.arange(codes.shape[3], device=codes.device)
+        anchor = ((rows[:, None] + cols[None]) % 2 == 0).to(dtype)[None, None]  # coded first in each group
+        known = torch.cat([level_input(level, self.levels), torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
+        h = F.conv2d(codes, self.earlier.weight * self.before, self.earlier.bias, padding=1)  # [B,width,h,w]
+        h = h + F.conv2d(codes * anchor, self.neighbours.weight * self.same, padding=2) * (1 - anchor)
+        h = h + self.map_out(clamped_relu(self.map_mid(F.relu(self.map_in(known)))))
+        h = h + self.level(level[:, 0].long()).to(dtype).permute(0, 3, 1, 2)
+        h = clamped_relu(h + self.quality(quality_index)[:, :, None, None].to(dtype))
+        h = clamped_relu(F.conv2d(h, self.mid.weight * self.before_or_same, self.mid.bias))
+        return F.conv2d(h, self.out.weight * self.same_out, self.out.bias).float()
+
+
+class MapNetwork(nn.Module):
+    """Probabilities of the importance levels, coarse to fine; a level is a path in a binary tree."""
+
+    paths: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width, nodes = config.map_channels, config.levels - 1
+        self.levels = config.levels
+        self.conv1 = nn.Conv2d(3, width, 5, padding=2)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv3 = nn.Conv2d(width, width, 1)
+        self.out = nn.Conv2d(width, nodes, 1)
+        self.quality = nn.Embedding(config.quality_count, width)
+        self.stage = nn.Embedding(7, width)
+        self.coarsest = nn.Embedding(config.quality_count, nodes)
+        for embedding in (self.quality, self.stage, self.coarsest):
+            nn.init.zeros_(embedding.weight)
+        self.register_buffer("paths", tree_paths(config.levels), persistent=False)
+
+    def log2_levels(self, logits: Tensor) -> Tensor:
+        """Node logits [B,levels-1,h,w] -> log2 probability of every level [B,levels,h,w]."""
+        right = torch.einsum("bnhw,nl->blhw", F.logsigmoid(logits), (self.paths > 0).float())
+        left = torch.einsum("bnhw,nl->blhw", F.logsigmoid(-logits), (self.paths < 0).float())
+        return (right + left) / math.log(2)
+
+    def nodes(self, level: Tensor, known: Tensor, quality_index: Tensor, stage: int) -> Tensor:
+        """level, known [B,1,h,w] -> node logits [B,levels-1,h,w]; `known` is 1 where the level may be seen."""
+        x = torch.cat([level_input(level, self.levels) * known, known, torch.ones_like(level)], 1)  # [B,3,h,w]
+        shift = (self.quality(quality_index) + self.stage.weight[stage])[:, :, None, None]
+        h = self.conv1(x)
+        h = clamped_relu(h + shift.to(h.dtype))
+        return self.out(clamped_relu(self.conv3(clamped_relu(self.conv2(h))))).float()
+
+    def forward(self, level: Tensor, quality_index: Tensor) -> Tensor:
+        """level [B,1,h,w], quality_index [B] -> log2 p of every level at every position, [B,levels,h,w]."""
+        batch, _, height, width = level.shape
+        start = self.log2_levels(self.coarsest(quality_index)[:, :, None, None].float())
+        out = start.expand(batch, self.levels, height, width)
+        for step, scale in enumerate((4, 2, 1)):
+            grid = level[:, :, ::scale, ::scale]
+            y = torch.arange(grid.shape[2], device=level.device)[:, None] % 2
+            x = torch.arange(grid.shape[3], device=level.device)[None] % 2
+            corners = ((y == 0) & (x == 0)).to(grid.dtype)[None, None].expand_as(grid)  # coded at the coarser scale
+            quincunx = (y == x).to(grid.dtype)[None, None].expand_as(grid)  # corners and centres
+            centre = self.log2_levels(self.nodes(grid, corners, quality_index, 2 * step))
+            edge = self.log2_levels(self.nodes(grid, quincunx, quality_index, 2 * step + 1))
+            here = torch.where(y != x, edge, out[:, :, ::scale, ::scale])
+            here = torch.where((y == 1) & (x == 1), centre, here)
+            out = out.clone()
+            out[:, :, ::scale, ::scale] = here
+        return out
+
+
+def tree_paths(levels: int) -> Tensor:
+    """[levels-1, levels]: +1 / -1 where the path to a level takes the 1 / 0 branch of a node, 0 off the path."""
+    depth = levels.bit_length() - 1
+    paths = torch.zeros(levels - 1, levels)
+    for leaf in range(levels):
+        node = 0
+        for d in range(depth):
+            bit = (leaf >> (depth - 1 - d)) & 1
+            paths[node, leaf] = 1 if bit else -1
+            node = 2 * node + 1 + bit
+    return paths

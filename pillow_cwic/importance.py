@@ -1,0 +1,42 @@
+"""The importance map: which code planes exist where (paper, section 3.3).
+
+The encoder's importance branch gives `p` in (0, 1) at every code position. Quantized to L levels, level q keeps the
+first `kept_planes[q]` planes there. Everything here is elementwise and knows neither networks nor bytes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+REGION_LEVELS = 8.0
+"""Importance levels that a user's importance picture adds at 255 (and takes away at 0)."""
+
+RAMP_LEVELS = 2.5
+"""Width of the mask's proxy gradient, in levels."""
+
+
+def quantize(p: Tensor, levels: int, offset: Tensor | float = 0.0) -> Tensor:
+    """Importance `p` in (0, 1), any shape -> level 0..levels-1 in the same shape and float type.
+
+    `offset` is added in levels: the user's region of interest.
+    """
+    return torch.floor(p * levels + offset).clamp(0, levels - 1)
+
+
+def mask(p: Tensor, first_level: Sequence[int], levels: int) -> Tensor:
+    """Importance `p` [B,1,h,w] -> importance mask [B,n,h,w] of 0 and 1.
+
+    Plane k is kept where the quantized level reaches `first_level[k]`. Backward, the step is replaced by a ramp
+    `RAMP_LEVELS` wide around it: the paper's proxy for the mask, wide enough to reach neighbouring levels.
+    """
+    on = torch.tensor(first_level, device=p.device, dtype=p.dtype)[None, :, None, None]
+    hard = (quantize(p, levels) >= on).to(p.dtype)  # [B,n,h,w]
+    ramp = ((p * levels - on) / RAMP_LEVELS + 0.5).clamp(0, 1)
+    return ramp + (hard - ramp).detach()
+
+
+def kept(level: Tensor, first_level: Sequence[int]) -> Tensor:
+    """Quantized levels [h,w] -> boolean mask [n,h,w] of the planes that exist."""
+    on = torch.tensor(first_level, device=level.device, dtype=level.dtype)[:, None, None]
+    return level[None] >= on

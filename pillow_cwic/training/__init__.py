@@ -1,0 +1,1 @@
+"""Retraining: `python -m pillow_cwic.training train | evaluate | export`."""

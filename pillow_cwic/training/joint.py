@@ -1,0 +1,61 @@
+"""The whole codec as one differentiable module: what is trained jointly, rate against distortion."""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..binarizer import signs
+from ..config import ModelConfig
+from ..entropy_networks import MapNetwork, PlaneNetwork
+from ..importance import mask, quantize
+from ..networks import Decoder, Encoder
+
+
+class Outcome(NamedTuple):
+    """One forward pass; bits are per picture, as the entropy model would pay them."""
+
+    picture: Tensor  # [B,3,H,W], not clamped
+    plane_bits: Tensor  # [B]
+    map_bits: Tensor  # [B]
+    level: Tensor  # [B,1,h,w] quantized importance
+    importance: Tensor  # [B,1,h,w] p in (0, 1)
+
+
+class JointCodec(nn.Module):
+    """Encoder, binarizer, importance map, entropy networks and decoder."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.planes, self.maps = PlaneNetwork(config), MapNetwork(config)
+        self.entropy_dtype = torch.float32
+
+    def forward(self, x: Tensor, quality_index: Tensor) -> Outcome:
+        """x [B,3,H,W] in [0,1], quality_index [B] -> Outcome; differentiable in everything that is trained."""
+        config = self.config
+        features, logit = self.encoder(x, quality_index)
+        p = torch.sigmoid(logit)
+        sign = signs(features)
+        kept = mask(p, config.first_level, config.levels)
+        codes = sign * kept  # [B,n,h,w] in {-1,0,1}
+        picture = self.decoder(codes, quality_index)
+        level = quantize(p, config.levels).detach()
+        logits = self.planes(codes, level, quality_index, self.entropy_dtype)
+        bits = F.softplus(-logits * sign) / math.log(2)  # [B,n,h,w], differentiable in the sign too
+        map_bits = self.map_bits(p, level, quality_index)
+        return Outcome(picture, (bits * kept).sum((1, 2, 3)), map_bits, level, p)
+
+    def map_bits(self, p: Tensor, level: Tensor, quality_index: Tensor) -> Tensor:
+        """Bits of the importance map per picture [B]; its gradient in p is the central difference in the level."""
+        log2_p = self.maps(level, quality_index).float()  # [B,L,h,w]
+        index = level.long()
+        here = -log2_p.gather(1, index)
+        above = -log2_p.gather(1, (index + 1).clamp(max=self.config.levels - 1)).detach()
+        below = -log2_p.gather(1, (index - 1).clamp(min=0)).detach()
+        slope = ((above - below) / 2).clamp(-4, 4)
+        position = p * self.config.levels
+        return (here + slope * (position - position.detach())).sum((1, 2, 3))
