@@ -1,0 +1,125 @@
+"""The manifests that apply here: the built-in one, the user's own, and the one the environment names.
+
+Invariant: ids are content hashes, so any manifest that knows an id is right about it; names may collide, and then the
+later, user-given manifest wins. A broken further manifest never hides a model that another one knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import cache, manifest
+from .errors import WeightsError
+from .manifest import Entry, Manifest, is_url
+
+MANIFEST_VARIABLE = "PILLOW_CWIC_MANIFEST"
+REFRESH_SECONDS = 60.0  # an unknown id asks a manifest URL again, at most this often per process
+
+_asked: dict[str, float] = {}  # URL: time.monotonic() of the last request
+_fetched: dict[str, Manifest] = {}
+
+
+@dataclass
+class Catalogue:
+    """Every manifest that could be read, the built-in one first, and what was wrong with the others."""
+
+    manifests: list[Manifest] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def by_id(self, model_id: str) -> Entry | None:
+        """The entry with this id; the built-in manifest is asked first, since it knows the files of the wheel."""
+        return next((entry for m in self.manifests if (entry := m.by_id(model_id))), None)
+
+    def by_name(self, name: str) -> Entry | None:
+        """The entry with this name; the last manifest that has it wins."""
+        return next((entry for m in reversed(self.manifests) if (entry := m.by_name(name))), None)
+
+
+def user_dir() -> Path:
+    """Where `pillow-cwic weights add` keeps manifests. It may not exist yet."""
+    import platformdirs
+
+    return Path(platformdirs.user_config_dir("pillow-cwic", appauthor=False)) / "manifests"
+
+
+def builtin_path() -> Path:
+    """The manifest of this release: beside the module in a wheel, in the repository root in an editable install."""
+    beside = Path(__file__).with_name("weights_manifest.json")
+    return beside if beside.exists() else Path(__file__).parents[1] / "weights_manifest.json"
+
+
+def locations() -> list[str]:
+    """The built-in manifest, then the user's in order of their file names, then PILLOW_CWIC_MANIFEST."""
+    named = os.environ.get(MANIFEST_VARIABLE, "")
+    user = (str(path) for path in sorted(user_dir().glob("*.json")))
+    return [str(builtin_path()), *user, *([named] if named else [])]
+
+
+def read_all() -> Catalogue:
+    """Reads every manifest, without network: of a URL, what this process or the cache has of it."""
+    catalogue = Catalogue()
+    for location in locations():
+        try:
+            catalogue.manifests.append(read(location))
+        except WeightsError as error:
+            catalogue.problems.append(str(error))
+    return catalogue
+
+
+def read(location: str) -> Manifest:
+    """Reads the manifest at a path, or the copy of the one at a URL; WeightsError if there is none."""
+    if not is_url(location):
+        return manifest.read(Path(location).expanduser())
+    if location in _fetched:
+        return _fetched[location]
+    try:
+        return manifest.parse(_copy_of(location).read_bytes(), location)
+    except FileNotFoundError:
+        raise WeightsError(f"the manifest {location} has not been fetched yet") from None
+
+
+def refresh(*, older_than_seconds: float = REFRESH_SECONDS) -> list[str]:
+    """Fetches the manifest URLs that this process has not asked for so long; returns what went wrong."""
+    problems = []
+    now = time.monotonic()
+    for url in filter(is_url, locations()):
+        if now - _asked.get(url, -math.inf) >= older_than_seconds:
+            try:
+                fetch(url)
+            except WeightsError as error:
+                problems.append(str(error))
+    return problems
+
+
+def fetch_missing() -> list[str]:
+    """Fetches the manifest URLs of which there is no copy; returns what went wrong."""
+    missing = [url for url in filter(is_url, locations()) if url not in _fetched and not _copy_of(url).exists()]
+    return refresh() if missing else []
+
+
+def fetch(url: str) -> Manifest:
+    """Fetches a manifest and keeps a copy in the cache, if that is writable, for times without network."""
+    from . import download
+
+    _asked[url] = time.monotonic()
+    data = download.fetch_small(url, manifest.MAX_MANIFEST_BYTES)
+    _fetched[url] = manifest.parse(data, url)
+    with contextlib.suppress(WeightsError):  # a read-only cache costs a transfer per process, not the picture
+        cache.store(_copy_of(url), data)
+    return _fetched[url]
+
+
+def forget() -> None:
+    """Drops what this process remembers of manifest URLs; the copies in the cache stay."""
+    _asked.clear()
+    _fetched.clear()
+
+
+def _copy_of(url: str) -> Path:
+    return cache.directory() / "manifests" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
