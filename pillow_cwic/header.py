@@ -1,0 +1,138 @@
+"""The header: the HEAD section's payload and the limits of format version 1 (docs/format.md, section 3).
+
+Invariant: a Header that exists can be written, and reading it back gives an equal one.
+"""
+
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import SupportsIndex
+
+from .errors import FormatError, UnsupportedError
+from .sections import FRAME_BYTES, SIGNATURE, Section, Source, read_payload, read_signature, read_start
+
+VERSION = 1
+MAX_SIDE = 2**24  # pixels
+MAX_TILES = 2**18
+MAX_QUALITY_INDEX = 63
+
+_HEAD = struct.Struct(">BBBBII8s")  # version, flags, quality index, log2 of the tile size, width, height, model id
+_MAX_HEAD_BYTES = 64 - len(SIGNATURE) - FRAME_BYTES  # in any version: HEAD ends within the first 64 bytes
+_COLOUR, _ALPHA = 1, 2  # flags
+
+
+@dataclass(frozen=True)
+class Header:
+    """What HEAD says; raises ValueError for values that no file can have."""
+
+    width: int
+    height: int
+    bands: int  # 1 grey, 3 RGB
+    alpha: bool
+    quality_index: int  # 0..63
+    model_id: str  # 16 hex digits: the first 8 bytes of the SHA-256 of the weights file
+    tile_size: int = 1024  # pixels, a power of two, 64..8192
+    version: int = VERSION
+    sections: tuple[Section, ...] = field(default=(), compare=False)  # in file order; read_header fills it
+
+    def __post_init__(self) -> None:
+        _check_range("version", self.version, VERSION, VERSION)
+        _check_range("width", self.width, 1, MAX_SIDE)
+        _check_range("height", self.height, 1, MAX_SIDE)
+        _check_range("quality_index", self.quality_index, 0, MAX_QUALITY_INDEX)
+        _check_range("tile_size", self.tile_size, 64, 8192)
+        if self.tile_size & (self.tile_size - 1):
+            raise ValueError(f"tile_size must be a power of two, found {self.tile_size}")
+        if self.bands not in (1, 3):
+            raise ValueError(f"bands must be 1 (grey) or 3 (RGB), found {self.bands!r}")
+        if not isinstance(self.alpha, bool):
+            raise ValueError(f"alpha must be True or False, found {self.alpha!r}")
+        if not isinstance(self.model_id, str) or not re.fullmatch("[0-9a-f]{16}", self.model_id):
+            raise ValueError(f"model_id must be 16 lower-case hex digits, found {self.model_id!r}")
+        if self.tile_count > MAX_TILES:
+            tiles = f"{self.width} x {self.height} pixels make {self.tile_count} tiles of {self.tile_size}"
+            raise ValueError(f"{tiles}; expected at most {MAX_TILES} tiles")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, as Pillow orders them."""
+        return self.width, self.height
+
+    @property
+    def mode(self) -> str:
+        """Pillow's name for the bands: "L", "LA", "RGB" or "RGBA"."""
+        return ("L" if self.bands == 1 else "RGB") + "A" * self.alpha
+
+    @property
+    def quality(self) -> float:
+        """The dial's position in [0, 1], whatever the model: quality_index / 63."""
+        return self.quality_index / MAX_QUALITY_INDEX
+
+    @property
+    def tile_columns(self) -> int:
+        """Tiles in a row; the last one may be narrower."""
+        return -(-self.width // self.tile_size)
+
+    @property
+    def tile_rows(self) -> int:
+        """Rows of tiles; the last one may be lower."""
+        return -(-self.height // self.tile_size)
+
+    @property
+    def tile_count(self) -> int:
+        """Tiles in the file, which come in row-major order."""
+        return self.tile_columns * self.tile_rows
+
+
+def pack_header(header: Header) -> bytes:
+    """The 20-byte payload of HEAD."""
+    flags = _COLOUR * (header.bands == 3) | _ALPHA * header.alpha
+    log2_tile_size = int(header.tile_size).bit_length() - 1
+    model_id = bytes.fromhex(header.model_id)
+    return _HEAD.pack(
+        header.version, flags, header.quality_index, log2_tile_size, header.width, header.height, model_id
+    )
+
+
+def read_header_section(source: Source) -> tuple[Header, Section]:
+    """Consume signature and HEAD; raises FormatError if damaged, UnsupportedError if made for another version."""
+    read_signature(source)
+    section = read_start(source)
+    if section.type != "HEAD":
+        raise FormatError(f"{section}: expected section HEAD here, right behind the signature")
+    if not 1 <= section.length <= _MAX_HEAD_BYTES:
+        raise FormatError(f"{section}: its length is {section.length}, expected {_HEAD.size}")
+    payload = bytes(read_payload(source, section))
+    if payload[0] != VERSION:
+        known = f"this reader knows version {VERSION}; install a newer pillow-cwic"
+        raise UnsupportedError(f"{section}: the file has format version {payload[0]}, {known}")
+    if section.length != _HEAD.size:
+        raise FormatError(f"{section}: its length is {section.length}, expected {_HEAD.size}")
+    return _unpack_header(payload, section), section
+
+
+def check_room(header: Header, source: Source) -> None:
+    """Raise FormatError if what is left of the file cannot hold the tiles that the header's dimensions imply."""
+    needed = header.tile_count * FRAME_BYTES
+    if source.size is not None and source.size - source.position < needed:
+        tiles = f"{header.width} x {header.height} pixels in {header.tile_count} tiles take {needed} bytes or more"
+        left = f"the file has only {source.size - source.position} left"
+        raise FormatError(f"section HEAD at offset {len(SIGNATURE)}: {tiles}, {left}; it is cut off or not genuine")
+
+
+def _unpack_header(payload: bytes, section: Section) -> Header:
+    version, flags, quality_index, log2_tile_size, width, height, model_id = _HEAD.unpack(payload)
+    if flags & ~(_COLOUR | _ALPHA):
+        raise UnsupportedError(f"{section}: flags are {flags:#010b}, this reader knows bits 0 (colour) and 1 (alpha)")
+    if not 6 <= log2_tile_size <= 13:
+        raise FormatError(f"{section}: the log2 of the tile size is {log2_tile_size}, expected 6..13")
+    bands, alpha = 3 if flags & _COLOUR else 1, bool(flags & _ALPHA)
+    try:
+        return Header(width, height, bands, alpha, quality_index, model_id.hex(), 1 << log2_tile_size, version)
+    except ValueError as error:
+        raise FormatError(f"{section}: {error}") from None
+
+
+def _check_range(name: str, value: object, low: int, high: int) -> None:
+    if not isinstance(value, SupportsIndex) or not low <= value.__index__() <= high:
+        raise ValueError(f"{name} must be an integer in {low}..{high}, found {value!r}")
