@@ -123,9 +123,11 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 def _advice(folder: Path, error: OSError) -> str:
     reason = error.strerror or str(error)
+    in_cache = folder.is_relative_to(directory())
     if error.errno in DISK_FULL:
-        return f"no room in {folder} ({reason}): free some space there, or set {CACHE_VARIABLE} to another disk"
-    return (
-        f"cannot write in {folder} ({reason}): make it writable, set {CACHE_VARIABLE} to a folder that is, "
-        "or give the path of a weights file as the model"
+        elsewhere = f", or set {CACHE_VARIABLE} to a folder on another disk" if in_cache else ""
+        return f"no room in {folder} ({reason}): free some space there{elsewhere}"
+    elsewhere = (
+        f", set {CACHE_VARIABLE} to a folder that is, or give a weights file's path as the model" if in_cache else ""
     )
+    return f"cannot write in {folder} ({reason}): make it writable{elsewhere}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import os
 import time
@@ -115,6 +116,34 @@ def fetch(url: str) -> Manifest:
     return _fetched[url]
 
 
+def add(location: str) -> tuple[Path, Manifest]:
+    """Checks the manifest at a path or URL and copies it to the user's; adding it again updates the copy.
+
+    The copy remembers where it came from as "base", so that relative URLs keep their meaning.
+    """
+    from . import download
+
+    if is_url(location):
+        data = download.fetch_small(location, manifest.MAX_MANIFEST_BYTES)
+    else:
+        location = str(Path(location).expanduser().absolute())
+        data = manifest.read_bytes(Path(location))
+    parsed = manifest.parse(data, location)
+    document = {**json.loads(data), "base": parsed.location}
+    path = user_dir() / f"{Path(location).stem}-{_key(location)[:8]}.json"
+    cache.store(path, json.dumps(document, indent=2).encode())
+    return path, parsed
+
+
+def added(target: str) -> Path | None:
+    """The user's copy of a manifest, by the location it was added from or by the copy's file name; None if none."""
+    here = target if is_url(target) else str(Path(target).expanduser().absolute())
+    for path in sorted(user_dir().glob("*.json")):
+        if path.name == target or path.stem.endswith(f"-{_key(here)[:8]}"):
+            return path
+    return None
+
+
 def forget() -> None:
     """Drops what this process remembers of manifest URLs; the copies in the cache stay."""
     _asked.clear()
@@ -122,4 +151,8 @@ def forget() -> None:
 
 
 def _copy_of(url: str) -> Path:
-    return cache.directory() / "manifests" / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.json"
+    return cache.directory() / "manifests" / f"{_key(url)}.json"
+
+
+def _key(location: str) -> str:
+    return hashlib.sha256(location.encode()).hexdigest()[:16]

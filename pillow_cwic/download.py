@@ -142,7 +142,7 @@ def _from_url(transfer: _Transfer, url: str) -> None:
 
 
 def _append(transfer: _Transfer, url: str) -> None:
-    """Adds to the partial file what it lacks; raises _CutError when the answer ends early, _RefusedError when there is none."""
+    """Adds to the partial file what it lacks; a _CutError can be resumed, a _RefusedError means another URL."""
     wanted, offset = transfer.entry.bytes, _size(transfer.partial)
     if offset == wanted:
         return
@@ -211,7 +211,7 @@ def _get(url: str, headers: dict[str, str]) -> requests.Response:
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """The body in pieces; network errors become _CutError (to be resumed here) or _RefusedError (to be resumed elsewhere)."""
+    """The body in pieces; errors become _CutError (resume here) or _RefusedError (resume from the next URL)."""
     import requests
 
     try:

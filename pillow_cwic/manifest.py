@@ -102,12 +102,16 @@ def is_id(text: str) -> bool:
 
 def read(path: Path) -> Manifest:
     """Reads and checks the manifest at `path`; WeightsError when it is missing, too large or wrong."""
+    return parse(read_bytes(path), str(path.absolute()))
+
+
+def read_bytes(path: Path) -> bytes:
+    """The manifest's bytes, up to one more than the limit; WeightsError when it cannot be read."""
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_MANIFEST_BYTES + 1)
+            return file.read(MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise WeightsError(f"cannot read the manifest {path}: {error.strerror or error}") from error
-    return parse(data, str(path.absolute()))
 
 
 def parse(data: bytes, location: str) -> Manifest:
@@ -142,10 +146,8 @@ def _document(data: bytes, location: str) -> dict[str, Any]:
             "a higher number needs a newer pillow-cwic"
         )
     base = document.get("base", location)
-    if not isinstance(base, str) or (is_url(location) != is_url(base) and is_url(location)):
-        raise WeightsError(
-            f"the manifest {location} has base {_short(base)}: expected an http(s) URL, or no base at all"
-        )
+    if not isinstance(base, str) or not (is_url(base) or (Path(base).is_absolute() and not is_url(location))):
+        raise WeightsError(f"the manifest {location} has base {_short(base)}: expected an http(s) URL, or none at all")
     return document
 
 
