@@ -1,0 +1,176 @@
+"""The Pillow plugin: `Image.open` and `Image.save` for .cwic files.
+
+Translation only: what a picture is called here and what it is called in Pillow. Invariant: opening reads header and
+metadata, never pixels, and imports no torch; saving loses nothing silently, neither precision nor an option.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from io import BytesIO
+from typing import IO, Any, BinaryIO, cast
+
+from PIL import Image, ImageFile
+
+from . import container
+
+_ENCODER_OPTIONS = ("quality", "bpp", "max_bytes", "importance", "model", "device")
+_METADATA = ("icc_profile", "exif", "xmp", "dpi", "comment")
+_STORED_MODES = ("L", "LA", "RGB", "RGBA")
+_EXACT_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}
+
+
+def register() -> None:
+    """Make Pillow know .cwic; doing it again changes nothing."""
+    Image.register_open(CwicImageFile.format, CwicImageFile, _accept)
+    Image.register_save(CwicImageFile.format, _save)
+    Image.register_save_all(CwicImageFile.format, _save_all)
+    Image.register_extension(CwicImageFile.format, ".cwic")
+    Image.register_mime(CwicImageFile.format, "image/x-cwic")
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(container.SIGNATURE)
+
+
+class CwicImageFile(ImageFile.ImageFile):
+    """An opened .cwic file; `info` has quality, model (its id) and the metadata that the file holds."""
+
+    format = "CWIC"
+    format_description = "Content-weighted image compression"
+
+    def _open(self) -> None:
+        if self.fp is None or not _accept(self.fp.read(len(container.SIGNATURE))):
+            raise SyntaxError("not a .cwic file")
+        self.fp.seek(0)
+        header, metadata = container.read_preamble(cast(BinaryIO, self.fp))
+        self._size, self._mode = header.size, header.mode
+        self.info.update(quality=header.quality, model=header.model_id)
+        self.info.update((name, value) for name in _METADATA if (value := getattr(metadata, name)) is not None)
+        self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
+        self._decoding = threading.Lock()  # threads may share an image: one of them decodes, the others wait
+
+    def verify(self) -> None:
+        """Check the whole file without decoding it; FormatError names the damaged section. Closes the file."""
+        try:
+            container.read(self._read_file())
+        finally:
+            super().verify()
+
+    def load(self) -> Any:
+        """Decode the pixels, once."""
+        if not self.tile:  # loaded before, or a copy or pickle, which never had a file
+            return super().load()
+        with self._decoding:
+            if self.tile:
+                pixels = self._decode()
+                if self._exclusive_fp and self.fp is not None:
+                    self.fp.close()
+                self.fp = BytesIO(pixels)
+            return super().load()
+
+    def load_seek(self, pos: int) -> None:
+        """Stay where we are: the file has been replaced by its pixels. That this exists makes Pillow's Parser wait."""
+
+    def _read_file(self) -> bytes:
+        if self.fp is None:
+            raise ValueError("Operation on closed image")  # the words that Pillow uses
+        self.fp.seek(0)
+        return self.fp.read()
+
+    def _decode(self) -> bytes:
+        from . import codec
+
+        tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
+        found = (container.salvage if tolerant else container.read)(self._read_file())
+        pixels = codec.decode_container(found)  # uint8 [H,W] or [H,W,C]
+        if found.damage:
+            name = os.fsdecode(self.filename) or "the .cwic file"
+            warnings.warn(f"{name} is damaged, the rest is shown: {'; '.join(found.damage)}", stacklevel=3)
+        return pixels.tobytes()
+
+
+def _save_all(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
+    others = list(im.encoderinfo.pop("append_images", []))
+    frames = sum(getattr(picture, "n_frames", 1) for picture in [im, *others])
+    if frames != 1:
+        raise ValueError(f"a .cwic file holds one picture, found {frames}: save each under a name of its own")
+    _save(im, fp, filename)
+
+
+def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
+    emptied = _emptied_by_opening(fp)
+    try:
+        if im.encoderinfo.get("append"):
+            raise ValueError("append=True: a .cwic file holds one picture, nothing can be appended to it")
+        fp.write(_encode(im))
+    except Exception as error:
+        if emptied:
+            _add_to_message(
+                error, f"{os.fsdecode(filename)} was emptied when it was opened for saving, its earlier content is gone"
+            )
+        raise
+
+
+def _encode(im: Image.Image) -> bytes:
+    import numpy as np
+
+    from . import codec
+
+    options = dict(im.encoderinfo)
+    unknown = sorted(options.keys() - {*_ENCODER_OPTIONS, *_METADATA, "append"})
+    if unknown:  # pipelines pass one set of options to every format: say so, and go on
+        known = ", ".join(_ENCODER_OPTIONS + _METADATA)
+        warnings.warn(f"saving as CWIC ignores {', '.join(unknown)}; it knows {known}", stacklevel=4)
+    picture = np.asarray(_in_stored_mode(im))  # uint8 [H,W] or [H,W,C]
+    arguments = {name: options[name] for name in _ENCODER_OPTIONS if name in options}
+    return codec.encode(picture, **arguments, **_metadata(im))
+
+
+def _metadata(im: Image.Image) -> dict[str, Any]:
+    """The blocks to store. As in Pillow's own plugins, ICC profile and comment stay with an image.
+
+    The others, which an edit may have made untrue, are stored only if asked for.
+    """
+    asked = im.encoderinfo
+    blocks: dict[str, Any] = {name: asked.get(name) for name in ("exif", "xmp", "dpi")}
+    blocks |= {name: asked.get(name, im.info.get(name)) for name in ("icc_profile", "comment")}
+    if isinstance(blocks["exif"], Image.Exif):
+        blocks["exif"] = blocks["exif"].tobytes()
+    if isinstance(blocks["xmp"], str):
+        blocks["xmp"] = blocks["xmp"].encode()
+    return {name: value or None for name, value in blocks.items()}  # for Pillow, b"" is "none", too
+
+
+def _in_stored_mode(im: Image.Image) -> Image.Image:
+    """The image in a mode that files can hold, if that is exact; else OSError, as in Pillow."""
+    mode = _EXACT_MODES.get(im.mode, im.mode)
+    if mode not in _STORED_MODES:
+        raise OSError(f"cannot write mode {im.mode} as CWIC: convert to L, LA, RGB or RGBA first")
+    if mode in ("L", "RGB") and im.has_transparency_data:
+        mode += "A"
+    return im if mode == im.mode else im.convert(mode)
+
+
+def _emptied_by_opening(fp: IO[bytes]) -> bool:
+    """Whether `fp` is an empty file that was there before it was opened.
+
+    Pillow empties the file before it calls a plugin, and does not say whether there was one. A file just created has
+    one time stamp for everything; one that was truncated has been modified after its last access.
+    """
+    try:
+        state = os.fstat(fp.fileno())
+    except (AttributeError, OSError):  # not a real file
+        return False
+    return state.st_size == 0 and state.st_atime_ns < state.st_mtime_ns
+
+
+def _add_to_message(error: Exception, text: str) -> None:
+    if isinstance(error, OSError) and error.strerror:
+        error.strerror = f"{error.strerror}; {text}"
+    elif len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (f"{error.args[0]}; {text}",)
+    else:
+        error.add_note(text)
