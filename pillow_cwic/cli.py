@@ -1,0 +1,275 @@
+"""The command line: `pillow-cwic` and `python -m pillow_cwic`.
+
+What was asked for goes to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage. Invariant:
+`--help` and `info` load no torch, and an output file is touched only once its bytes are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from . import __version__, catalogue, decode, pillow_plugin, weights_cli
+from .container import Metadata, read_header, read_preamble
+from .metrics import bits_per_pixel
+from .options import RateOption
+
+PROGRAM = "pillow-cwic"
+_METADATA = ("icc_profile", "exif", "xmp", "dpi", "comment")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line (default: the process's own) and return its exit code; wrong usage is SystemExit(2)."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            return int(args.func(args))
+        except BrokenPipeError:  # whoever read our output has seen enough
+            sys.stdout = None  # else Python complains once more at exit
+            return 1
+        except (OSError, ValueError, TypeError) as error:
+            _complain(str(error))
+            return 1
+        except KeyboardInterrupt:
+            _complain("interrupted")
+            return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM, description="Learned image compression: .cwic files from any picture, and back."
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_encode(commands)
+    _add_decode(commands)
+    info = _add(commands, "info", _info, "show what is in .cwic files, without decoding them")
+    info.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    info.add_argument("--json", action="store_true", help="print a JSON list with one object for each file")
+    demo = _add(commands, "demo", _demo, "compress a picture at five qualities, beside JPEG and JPEG 2000")
+    demo.add_argument("picture", nargs="?", type=Path, metavar="PICTURE", help="default: one that ships (NASA, 1992)")
+    demo.add_argument("--out", type=Path, default=Path("cwic-demo"), metavar="DIR", help="default: %(default)s")
+    weights_cli.add_parser(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, func: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary; errors only")
+    parser.set_defaults(func=func, usage_error=parser.error)
+    return parser
+
+
+def _add_encode(commands: Any) -> None:
+    parser = _add(commands, "encode", _encode, "compress a picture, of any format that Pillow reads, into a .cwic file")
+    parser.add_argument("input", type=Path, metavar="IN")
+    parser.add_argument("output", type=Path, metavar="OUT")
+    rate = parser.add_mutually_exclusive_group()
+    rate.add_argument("--quality", type=float, metavar="Q", help="0 (smallest file) to 1 (best); default 0.5")
+    rate.add_argument("--bpp", type=float, help="come close to this many bits per pixel")
+    rate.add_argument("--max-bytes", type=int, metavar="N", help="the best quality whose file is not larger")
+    parser.add_argument(
+        "--importance", type=Path, metavar="FILE", help="grey picture: 128 neutral, lighter gets more bits"
+    )
+    parser.add_argument("--model", help="name, id or weights file")
+    _add_device(parser)
+
+
+def _add_decode(commands: Any) -> None:
+    parser = _add(commands, "decode", _decode, "decompress a .cwic file; the output's extension says the format")
+    parser.add_argument("input", type=Path, metavar="IN")
+    parser.add_argument("output", type=Path, metavar="OUT")
+    edges = ("LEFT", "UPPER", "RIGHT", "LOWER")
+    parser.add_argument("--region", nargs=4, type=int, metavar=edges, help="decode only these pixels")
+    _add_device(parser)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 or auto; default PILLOW_CWIC_DEVICE, else auto")
+
+
+def _encode(args: argparse.Namespace) -> int:
+    try:
+        RateOption(args.quality, args.bpp, args.max_bytes)
+    except ValueError as error:
+        args.usage_error(str(error))
+    options = {name: getattr(args, name) for name in ("quality", "bpp", "max_bytes", "model", "device")}
+    options = {name: value for name, value in options.items() if value is not None}
+    file = BytesIO()
+    with _about(args.input), Image.open(args.input) as image, _clock(f"encoding {args.input}", args.quiet):
+        if args.importance is not None:
+            with Image.open(args.importance) as mask:
+                options["importance"] = mask.convert("L")
+        image.save(file, pillow_plugin.CwicImageFile.format, **options, **_carried(image.info))
+    args.output.write_bytes(file.getbuffer())
+    header = read_header(file.getvalue())
+    rate = bits_per_pixel(len(file.getbuffer()), *header.size)
+    _tell(args, f"{args.output}: {_count(len(file.getbuffer()))}, {rate:.3f} bpp, quality {header.quality:.2f}")
+    return 0
+
+
+def _decode(args: argparse.Namespace) -> int:
+    Image.init()
+    format_name = Image.registered_extensions().get(args.output.suffix.lower())
+    if format_name not in Image.SAVE:
+        args.usage_error(f"{args.output}: Pillow writes no format with the extension {args.output.suffix!r}")
+    with _about(args.input), _clock(f"decoding {args.input}", args.quiet):
+        data = args.input.read_bytes()
+        pixels = decode(data, device=args.device, region=args.region)  # uint8 [H,W] or [H,W,C]
+        _, metadata = read_preamble(BytesIO(data))
+    file = BytesIO()
+    with _about(args.output):
+        Image.fromarray(pixels).save(file, format_name, **_carried(vars(metadata)))
+    args.output.write_bytes(file.getbuffer())
+    _tell(args, f"{args.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file.getbuffer()))}")
+    return 0
+
+
+def _carried(info: dict[Any, Any]) -> dict[str, Any]:
+    """The metadata that goes from one file to the other; what cannot be stored as given is left behind."""
+    kept = {name: info[name] for name in _METADATA if info.get(name)}
+    if not all(math.isfinite(value) and value > 0 for value in kept.get("dpi", ())):
+        del kept["dpi"]
+    return kept
+
+
+def _info(args: argparse.Namespace) -> int:
+    reports = []
+    for path in args.files:
+        try:
+            with _about(path):
+                reports.append(_describe(path))
+        except (OSError, ValueError) as error:
+            _complain(str(error))
+    if args.json:
+        print(json.dumps(reports, indent=2))
+    else:
+        print("\n\n".join("\n".join(_lines(report)) for report in reports))
+    return 0 if len(reports) == len(args.files) else 1
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    """What `info --json` prints for a file."""
+    header = read_header(path)
+    with path.open("rb") as file:
+        _, metadata = read_preamble(file)
+    size_bytes = path.stat().st_size
+    entry = catalogue.read_all().by_id(header.model_id)
+    return {
+        "file": str(path),
+        "width": header.width,
+        "height": header.height,
+        "mode": header.mode,
+        "bytes": size_bytes,
+        "bpp": round(bits_per_pixel(size_bytes, *header.size), 4),
+        "quality": round(header.quality, 4),
+        "quality_index": header.quality_index,
+        "model": {"id": header.model_id, "name": entry.name if entry else None},
+        "version": header.version,
+        "tile_size": header.tile_size,
+        "tiles": header.tile_count,
+        "metadata": _describe_metadata(metadata),
+        "sections": [{"type": s.type, "offset": s.offset, "bytes": s.length} for s in header.sections],
+    }
+
+
+def _describe_metadata(metadata: Metadata) -> dict[str, Any]:
+    blocks = {name: value for name, value in vars(metadata).items() if value is not None}
+    described: dict[str, Any] = {name: {"bytes": len(value)} for name, value in blocks.items() if name != "dpi"}
+    if metadata.dpi is not None:
+        described["dpi"] = list(metadata.dpi)
+    if metadata.comment is not None:
+        described["comment"]["text"] = metadata.comment.decode(errors="replace")
+    return described
+
+
+def _lines(report: dict[str, Any]) -> Iterator[str]:
+    """What `info` prints for a file."""
+    model = report["model"]
+    yield report["file"]
+    yield f"  picture   {report['width']} x {report['height']} pixels, {report['mode']}"
+    yield f"  size      {_count(report['bytes'])}, {report['bpp']:.3f} bpp"
+    yield f"  quality   {report['quality']:.2f} (index {report['quality_index']})"
+    yield f"  model     {model['name'] or 'not known here'} (id {model['id']})"
+    yield f"  format    version {report['version']}, {report['tiles']} tile(s) of {report['tile_size']} pixels"
+    for name, value in report["metadata"].items():
+        shown = f"{value[0]:g} x {value[1]:g}" if name == "dpi" else _count(value["bytes"])
+        yield f"  {name:<12}{shown}" + (f": {value['text']!r}" if name == "comment" else "")
+    yield f"  {'section':<12}{'offset':>12}{'bytes':>12}"
+    for kind, group in itertools.groupby(report["sections"], key=lambda section: section["type"]):
+        rows = list(group)  # many tiles in one line
+        label = f"{kind} x {len(rows)}" if len(rows) > 1 else kind
+        yield f"  {label:<12}{rows[0]['offset']:>12,}{sum(row['bytes'] for row in rows):>12,}"
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from . import demo
+
+    demo.run(args.picture, args.out, quiet=args.quiet)
+    return 0
+
+
+@contextmanager
+def _about(path: Path) -> Iterator[None]:
+    """Name the file in errors that do not."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as error:
+        if str(path) in str(error):
+            raise
+        raise OSError(f"{path}: {error}") from error
+
+
+@contextmanager
+def _clock(what: str, quiet: bool) -> Iterator[None]:
+    """A running clock on the terminal for what takes longer than a second: the codec does not say how far it is."""
+    done = threading.Event()
+
+    def run() -> None:
+        if not done.wait(1):
+            from tqdm import tqdm
+
+            with tqdm(desc=what, bar_format="{desc}: {elapsed}", leave=False, disable=None) as bar:
+                while not done.wait(0.5):
+                    bar.refresh()
+
+    thread = threading.Thread(target=run, daemon=True)
+    if not quiet and sys.stderr.isatty():
+        thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if thread.ident is not None:
+            thread.join()
+
+
+def _count(size_bytes: int) -> str:
+    return f"{size_bytes:,} bytes"
+
+
+def _tell(args: argparse.Namespace, text: str) -> None:
+    if not args.quiet:
+        print(text, file=sys.stderr)
+
+
+def _complain(text: str) -> None:
+    print(f"{PROGRAM}: {'; '.join(text.splitlines())}", file=sys.stderr)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _complain(f"warning: {message}")
