@@ -154,7 +154,7 @@ def read_signature(source: Source) -> None:
     if SIGNATURE.startswith(found):
         raise FormatError(f"not a .cwic file: it ends after {len(found)} bytes, within the signature")
     message = f"not a .cwic file: it starts with {found.hex(' ')}, expected {SIGNATURE.hex(' ')}"
-    if any(found == text[: len(found)] for text in _TEXT_TRANSFERS):
+    if any(found.startswith(text[: len(found)]) for text in _TEXT_TRANSFERS):
         message += "; it was a .cwic file once, damaged by a transfer as text (line ends or high bits changed): "
         message += "transfer it again in binary mode"
     raise FormatError(message)
