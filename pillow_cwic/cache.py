@@ -42,7 +42,23 @@ def partial_path(sha256: str) -> Path:
 
 def stored_models() -> list[Path]:
     """Every finished model file in the cache, sorted; no manifest is needed to know them, their name is their hash."""
-    return [path for path in sorted(directory().glob("*.safetensors")) if len(path.stem) == 64]
+    return [path for path in files_in(directory(), ".safetensors") if len(path.stem) == 64]
+
+
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder with this suffix, sorted; none where there is no folder or no right to look into it."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == suffix)
+    except OSError:
+        return []
+
+
+def exists(path: Path) -> bool:
+    """True when a file can be seen there; unlike Path.exists, False without the right to look."""
+    try:
+        return path.stat().st_size >= 0
+    except OSError:
+        return False
 
 
 def hash_file(path: Path) -> str:
@@ -63,7 +79,7 @@ def discard_damaged(sha256: str) -> None:
     """Deletes a cached file whose content is not its name's hash; does nothing where the directory is read-only."""
     path = model_path(sha256)
     with contextlib.suppress(WeightsError, OSError), locked(sha256):
-        if path.exists() and not is_intact(path, sha256):  # looked at again under the lock: another may have healed it
+        if exists(path) and not is_intact(path, sha256):  # looked at again under the lock: another may have healed it
             path.unlink()
 
 

@@ -58,7 +58,7 @@ def builtin_path() -> Path:
 def locations() -> list[str]:
     """The built-in manifest, then the user's in order of their file names, then PILLOW_CWIC_MANIFEST."""
     named = os.environ.get(MANIFEST_VARIABLE, "")
-    user = (str(path) for path in sorted(user_dir().glob("*.json")))
+    user = (str(path) for path in cache.files_in(user_dir(), ".json"))
     return [str(builtin_path()), *user, *([named] if named else [])]
 
 
@@ -81,7 +81,7 @@ def read(location: str) -> Manifest:
         return _fetched[location]
     try:
         return manifest.parse(_copy_of(location).read_bytes(), location)
-    except FileNotFoundError:
+    except OSError:
         raise WeightsError(f"the manifest {location} has not been fetched yet") from None
 
 
@@ -100,7 +100,7 @@ def refresh(*, older_than_seconds: float = REFRESH_SECONDS) -> list[str]:
 
 def fetch_missing() -> list[str]:
     """Fetches the manifest URLs of which there is no copy; returns what went wrong."""
-    missing = [url for url in filter(is_url, locations()) if url not in _fetched and not _copy_of(url).exists()]
+    missing = [url for url in filter(is_url, locations()) if url not in _fetched and not cache.exists(_copy_of(url))]
     return refresh() if missing else []
 
 
@@ -138,7 +138,7 @@ def add(location: str) -> tuple[Path, Manifest]:
 def added(target: str) -> Path | None:
     """The user's copy of a manifest, by the location it was added from or by the copy's file name; None if none."""
     here = target if is_url(target) else str(Path(target).expanduser().absolute())
-    for path in sorted(user_dir().glob("*.json")):
+    for path in cache.files_in(user_dir(), ".json"):
         if path.name == target or path.stem.endswith(f"-{_key(here)[:8]}"):
             return path
     return None

@@ -59,7 +59,7 @@ class Entry:
     def __str__(self) -> str:
         return f"{self.name!r} ({self.id})"
 
-    def folders(self) -> list[Path]:
+    def local_files(self) -> list[Path]:
         """The local files this entry may be: beside a local manifest, and its relative URLs there."""
         if is_url(self.origin):
             return []

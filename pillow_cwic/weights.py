@@ -6,6 +6,7 @@ byte of a weights file reaches the model before its SHA-256 has been checked. Th
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections import OrderedDict
@@ -72,7 +73,7 @@ def locate(entry: Entry, *, quiet: bool = False) -> Path:
     `quiet` hides the progress bar of a download. WeightsError when there is no intact file to be had.
     """
     cached = cache.model_path(entry.sha256)
-    if cached.exists():
+    if cache.exists(cached):
         if cache.is_intact(cached, entry.sha256):
             return cached
         cache.discard_damaged(entry.sha256)
@@ -80,9 +81,9 @@ def locate(entry: Entry, *, quiet: bool = False) -> Path:
     for path in places(entry):
         if cache.is_intact(path, entry.sha256):
             return path
-        if path.parent == WHEEL_DIR and path.exists():
+        if path.parent == WHEEL_DIR and cache.exists(path):
             raise WeightsError(f"{path} is damaged: its SHA-256 is not {entry.sha256}; reinstall pillow-cwic")
-        if path.exists():
+        if cache.exists(path):
             damaged.append(f"{path}: its SHA-256 is not the {entry.sha256} of {entry.origin}")
     from . import download
 
@@ -97,7 +98,7 @@ def locate(entry: Entry, *, quiet: bool = False) -> Path:
 def places(entry: Entry) -> list[Path]:
     """The local files outside the cache that may be this entry's; only the built-in manifest's ship in the wheel."""
     shipped = [WHEEL_DIR / entry.file] if entry.origin == str(catalogue.builtin_path()) else []
-    return shipped + entry.folders()
+    return shipped + entry.local_files()
 
 
 def forget() -> None:
@@ -106,6 +107,17 @@ def forget() -> None:
         _loaded.clear()
         _opened.clear()
         catalogue.forget()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # the threads that hold the lock or load a model do not exist here
+    for key in [key for key, future in _loaded.items() if not future.done()]:
+        del _loaded[key]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _load_into(future: Future[Model], key: tuple[str, str], entry: Entry, device: torch.device) -> None:

@@ -78,7 +78,7 @@ def _list(_: argparse.Namespace) -> Report:
 
 def _row(entry: Entry, source: Manifest, found: catalogue.Catalogue) -> Row:
     winner = found.by_name(entry.name)
-    path = next((path for path in [cache.model_path(entry.sha256), *weights.places(entry)] if path.exists()), None)
+    path = next((path for path in [cache.model_path(entry.sha256), *weights.places(entry)] if cache.exists(path)), None)
     return {
         "name": entry.name,
         "id": entry.id,
@@ -125,7 +125,7 @@ def _verify(args: argparse.Namespace) -> Report:
         (path, entry.sha256): None
         for entry in _chosen(args.models, problems)
         for path in [cache.model_path(entry.sha256), *weights.places(entry)]
-        if path.exists()
+        if cache.exists(path)
     }
     if not args.models:
         files.update(dict.fromkeys((path, path.stem) for path in cache.stored_models()))
@@ -179,7 +179,7 @@ def _remove(args: argparse.Namespace) -> Report:
 
 def _cached_files(model: str) -> list[Path]:
     sha256 = weights.find(model).sha256
-    files = [path for path in (cache.model_path(sha256), cache.partial_path(sha256)) if path.exists()]
+    files = [path for path in (cache.model_path(sha256), cache.partial_path(sha256)) if cache.exists(path)]
     if not files:
         raise CwicError(f"the model {model!r} is not in the cache {cache.directory()}: nothing to remove")
     return files

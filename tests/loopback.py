@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import random
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -181,3 +184,20 @@ def python_fetch(entry: Entry, **options: object) -> subprocess.Popen[str]:
 def names(folder: Path) -> set[str]:
     """The files of a folder but for locks."""
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+
+
+@contextlib.contextmanager
+def unprivileged(files: dict[str, bytes] | None = None) -> Iterator[Path]:
+    """A folder with these files and no write permission, seen by a user who is bound by that (root is not)."""
+    folder = Path(tempfile.mkdtemp())
+    for name, data in (files or {}).items():
+        (folder / name).write_bytes(data)
+    folder.chmod(0o555)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield folder
+    finally:
+        os.seteuid(user)
+        shutil.rmtree(folder)

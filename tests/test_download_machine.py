@@ -6,16 +6,14 @@ import contextlib
 import os
 import pty
 import resource
-import shutil
 import subprocess
 import sys
-import tempfile
 import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback import BODY, PATH, SHA256, Server, entry_for, names, python_fetch
+from loopback import BODY, PATH, SHA256, Server, entry_for, names, python_fetch, unprivileged
 
 from pillow_cwic import cache, download
 from pillow_cwic.errors import WeightsError
@@ -50,21 +48,6 @@ def test_eight_processes_make_one_transfer(server: Server) -> None:
     assert {output for output, _ in answers} == {f"{cache.model_path(SHA256)}\n"}
     assert server.ranges() == [None]
     assert cache.model_path(SHA256).read_bytes() == BODY
-
-
-@contextlib.contextmanager
-def unprivileged() -> Iterator[Path]:
-    """A folder without write permission, seen by a user who is bound by permissions (root is not)."""
-    folder = Path(tempfile.mkdtemp())
-    folder.chmod(0o555)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield folder
-    finally:
-        os.seteuid(user)
-        shutil.rmtree(folder)
 
 
 def test_a_folder_without_permission_says_what_to_do(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
