@@ -1,0 +1,158 @@
+"""Loaded models: one per id and device, loaded once whoever asks, a bounded number of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny_model
+import torch
+
+from pillow_cwic import model, weights
+from pillow_cwic.errors import WeightsError
+
+pytest_plugins = ["loopback"]
+pytestmark = pytest.mark.usefixtures("cache_dir")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    tiny_model.export(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """The ids that were really loaded, in order: the true loader, watched."""
+    seen: list[str] = []
+    load = model.load
+
+    def watched(path: os.PathLike[str], device: torch.device, *, id: str) -> model.Model:
+        seen.append(id)
+        return load(path, device, id=id)
+
+    monkeypatch.setattr(model, "load", watched)
+    weights.forget()
+    yield seen
+    weights.forget()
+
+
+def copies(path: Path, count: int) -> list[Path]:
+    """Files of one model that differ in their bytes, hence in their ids: safetensors headers end in spaces."""
+    made = []
+    for number in range(count):
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        header = data[8 : 8 + length] + b" " * 8 * (number + 1)
+        copy = path.with_name(f"copy{number}.safetensors")
+        copy.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+        made.append(copy)
+    return made
+
+
+def test_a_model_is_loaded_once(path: Path, loads: list[str]) -> None:
+    """Path, Path object and id give one object; the file is read once."""
+    first = weights.load(path, CPU)
+    assert weights.load(str(path), CPU) is first
+    assert weights.load(first.id, CPU) is first
+    assert loads == [first.id]
+
+
+def test_the_id_is_enough_once_a_model_is_in_memory(path: Path, tmp_path: Path) -> None:
+    """Who encoded with a file that no manifest names can decode in the same process, even if the file is gone."""
+    gone = tmp_path / "gone.safetensors"
+    gone.write_bytes(path.read_bytes())
+    loaded = weights.load(gone, CPU)
+    gone.unlink()
+    assert weights.load(loaded.id, CPU) is loaded
+
+
+def test_threads_that_ask_at_once_share_one_loading(path: Path, loads: list[str]) -> None:
+    """Eight threads at a barrier get the same object from one load."""
+    barrier, found = threading.Barrier(8), []
+
+    def ask() -> None:
+        barrier.wait()
+        found.append(weights.load(path, CPU))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
+    assert len(loads) == 1
+
+
+def test_devices_are_kept_apart(path: Path, loads: list[str]) -> None:
+    """The same id on another device is another model."""
+    assert weights.load(path, CPU) is not weights.load(path, torch.device("meta"))
+    assert len(loads) == 2
+
+
+def test_memory_is_bounded(path: Path, loads: list[str]) -> None:
+    """The fifth model pushes out the one not used for longest, which is loaded again when it is wanted again."""
+    paths = copies(path, weights.MAX_LOADED + 1)
+    ids = [weights.load(p, CPU).id for p in paths[:-1]]
+    weights.load(ids[0], CPU)  # now the second is the oldest
+    weights.load(paths[-1], CPU)
+    assert len(set(loads)) == len(loads) == weights.MAX_LOADED + 1
+    weights.load(ids[0], CPU)
+    assert len(loads) == weights.MAX_LOADED + 1
+    weights.load(ids[1], CPU)
+    assert loads[-1] == ids[1]
+
+
+def test_a_failed_loading_is_tried_again(path: Path, tmp_path: Path) -> None:
+    """A file that is no model is a WeightsError each time, and does not stand in the way once it is mended."""
+    bad = tmp_path / "bad.safetensors"
+    bad.write_bytes(b"not a model")
+    for _ in range(2):
+        with pytest.raises(WeightsError, match=r"bad\.safetensors"):
+            weights.load(bad, CPU)
+    bad.write_bytes(path.read_bytes())
+    assert isinstance(weights.load(bad, CPU), model.Model)
+
+
+def test_bytes_are_checked_before_they_are_loaded(path: Path, loads: list[str], cache_dir: Path) -> None:
+    """A cached file with one flipped bit never reaches the model loader."""
+    cache_dir.mkdir()
+    entry = weights.find(path)
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    cached = cache_dir / f"{entry.sha256}.safetensors"
+    cached.write_bytes(data)
+    assert weights.load(entry.id, CPU).id == entry.id  # from the path given before
+    assert loads == [entry.id]
+    assert not cached.exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_wait_for_the_parents_threads(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked while another thread is loading, the child loads by itself instead of waiting for ever."""
+    loading, go_on, load = threading.Event(), threading.Event(), model.load
+
+    def slow(*args: object, **options: str) -> model.Model:
+        loading.set()
+        go_on.wait(30)
+        return load(*args, **options)
+
+    monkeypatch.setattr(model, "load", slow)
+    thread = threading.Thread(target=weights.load, args=(path, CPU))
+    thread.start()
+    loading.wait(30)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        model.load = load
+        os._exit(0 if weights.load(path, CPU).id else 1)
+    go_on.set()
+    thread.join()
+    assert os.waitpid(child, 0)[1] == 0
