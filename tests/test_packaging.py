@@ -1,0 +1,119 @@
+"""What a user gets by installing: quick imports, a complete wheel, commands in the README that work."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import pillow_cwic
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"torch", "safetensors", "constriction", "requests", "tqdm", "matplotlib", "skimage"}
+RUN_TIME = {
+    "torch", "pillow", "imageio", "numpy", "constriction",
+    "platformdirs", "requests", "safetensors", "tqdm", "filelock",
+}  # fmt: skip
+
+
+def test_import_loads_nothing_heavy(fresh_python: Callable[..., str]) -> None:
+    """`import pillow_cwic` loads no torch and nothing else that is for pixels, models or the network."""
+    code = "import sys, json, pillow_cwic; print(json.dumps(sorted(m.partition('.')[0] for m in sys.modules)))"
+    assert not HEAVY & set(json.loads(fresh_python(code)))
+
+
+def test_import_is_quick(fresh_python: Callable[..., str]) -> None:
+    """`import pillow_cwic` adds less than 60 ms to `import PIL.Image, imageio`.
+
+    The best of five counts: others use the machine, too.
+    """
+    code = """if True:
+        import time
+        import PIL.Image, imageio
+        start = time.perf_counter()
+        import pillow_cwic
+        print(time.perf_counter() - start)"""
+    assert min(float(fresh_python(code)) for _ in range(5)) < 0.060
+
+
+def test_registering_again_changes_nothing() -> None:
+    """register() may be called any number of times; each registry has the format once."""
+    from imageio.config import extension_list, known_extensions, known_plugins
+    from PIL import Image
+
+    def state() -> list[object]:
+        return [list(Image.ID), dict(Image.EXTENSION), dict(Image.MIME), len(extension_list), list(known_plugins)]
+
+    before = state()
+    pillow_cwic.register()
+    pillow_cwic.register()
+    assert state() == before
+    assert Image.ID.count("CWIC") == 1
+    assert Image.registered_extensions()[".cwic"] == "CWIC"
+    assert Image.MIME["CWIC"] == "image/x-cwic"
+    assert [e.priority for e in known_extensions[".cwic"]] == [["cwic", "pillow"]]
+
+
+def test_public_names() -> None:
+    """Everything in __all__ exists and has a docstring; the errors are one tree under OSError."""
+    assert all(getattr(pillow_cwic, name).__doc__ for name in pillow_cwic.__all__)
+    for error in (pillow_cwic.FormatError, pillow_cwic.UnsupportedError, pillow_cwic.WeightsError):
+        assert error.__mro__[1:3] == (pillow_cwic.CwicError, OSError)
+
+
+def test_run_time_dependencies() -> None:
+    """The package needs the agreed libraries at run time and no others."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]} == RUN_TIME
+
+
+def test_constraints_pin_what_is_needed() -> None:
+    """constraints.txt pins every run-time dependency exactly, and PyTorch at the tested version."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert pinned.keys() >= RUN_TIME
+    assert pinned["torch"] == "2.13.0"
+
+
+def test_readme_has_two_commands() -> None:
+    """The README's set-up is two commands, both with the constraints; one runs the demo, one the tests."""
+    commands = re.findall(r"^python3 -m venv .*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) == 2
+    assert all("pip install -c constraints.txt" in command for command in commands)
+    assert commands[0].endswith("pillow-cwic demo")
+    assert commands[1].endswith("pytest")
+
+
+def test_readme_tree_names_existing_files() -> None:
+    """Every module that the README's file tree names is there, and no module of the package's top level is missing."""
+    tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
+    named = set(re.findall(r"\b(\w+\.py)\b", tree))
+    present = {path.name for path in (ROOT / "pillow_cwic").glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert named == present
+
+
+def test_changelog_knows_the_version() -> None:
+    """The newest entry of the changelog is the package's version."""
+    versions = re.findall(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert versions[0] == pillow_cwic.__version__
+
+
+def test_wheel_is_complete() -> None:
+    """An installed wheel has the manifest, its default model, the training recipes and the type marker."""
+    try:
+        files = {str(path) for path in importlib.metadata.files("pillow-cwic") or ()}
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("pillow-cwic is not installed here, only on the path")
+    if "pillow_cwic/__init__.py" not in files:
+        pytest.skip("an editable install has no wheel to look into")
+    manifest = json.loads((ROOT / "weights_manifest.json").read_text())
+    model = next(entry["file"] for entry in manifest["models"] if entry["name"] == manifest["default"])
+    recipes = {f"pillow_cwic/training/recipes/{path.name}" for path in (ROOT / "training" / "recipes").glob("*.toml")}
+    expected = {"weights_manifest.json", "py.typed", f"data/{model}", "data/astronaut.webp"}
+    assert files >= {f"pillow_cwic/{name}" for name in expected} | recipes
+    assert not any(name.startswith(("tests/", "benchmarks/")) for name in files)
