@@ -33,21 +33,34 @@ class JointCodec(nn.Module):
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.planes, self.maps = PlaneNetwork(config), MapNetwork(config)
         self.entropy_dtype = torch.float32
+        self.use_importance = True  # False: every plane is kept everywhere (the paper's first stage)
+        self.rate_trains_encoder = True  # False: bits teach the entropy networks only (the paper's loss)
 
     def forward(self, x: Tensor, quality_index: Tensor) -> Outcome:
         """x [B,3,H,W] in [0,1], quality_index [B] -> Outcome; differentiable in everything that is trained."""
         config = self.config
         features, logit = self.encoder(x, quality_index)
-        p = torch.sigmoid(logit)
+        p = torch.sigmoid(logit) if self.use_importance else torch.ones_like(logit)
         sign = signs(features)
         kept = mask(p, config.first_level, config.levels)
-        codes = sign * kept  # [B,n,h,w] in {-1,0,1}
-        picture = self.decoder(codes, quality_index)
+        picture = self.decoder(sign * kept, quality_index)
         level = quantize(p, config.levels).detach()
-        logits = self.planes(codes, level, quality_index, self.entropy_dtype)
-        bits = F.softplus(-logits * sign) / math.log(2)  # [B,n,h,w], differentiable in the sign too
-        map_bits = self.map_bits(p, level, quality_index)
-        return Outcome(picture, (bits * kept).sum((1, 2, 3)), map_bits, level, p)
+        seen = (sign, kept, p) if self.rate_trains_encoder else (sign.detach(), kept.detach(), p.detach())
+        low = self.entropy_dtype == torch.bfloat16
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=low):
+            plane_bits, map_bits = self.bits(*seen, level, quality_index)
+        return Outcome(picture, plane_bits, map_bits, level, p)
+
+    def bits(
+        self, sign: Tensor, kept: Tensor, p: Tensor, level: Tensor, quality_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Bits of the code planes and of the importance map, [B] each, in float32."""
+        logits = self.planes(sign * kept, level, quality_index, self.entropy_dtype)  # codes in {-1,0,1}
+        cost = F.softplus(-logits * sign) / math.log(2)  # [B,n,h,w], differentiable in the sign too
+        plane_bits = (cost * kept).sum((1, 2, 3))
+        if not self.use_importance:
+            return plane_bits, torch.zeros_like(plane_bits)
+        return plane_bits, self.map_bits(p, level, quality_index)
 
     def map_bits(self, p: Tensor, level: Tensor, quality_index: Tensor) -> Tensor:
         """Bits of the importance map per picture [B]; its gradient in p is the central difference in the level."""

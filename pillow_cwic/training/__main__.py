@@ -1,0 +1,144 @@
+"""`python -m pillow_cwic.training train | evaluate | export`. Modules that need torch are imported by the verbs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 if it worked, 1 with a message if it did not, 2 for wrong usage."""
+    options = parser().parse_args(arguments)
+    verbs = {"train": run_train, "evaluate": run_evaluate, "export": run_export}
+    try:
+        verbs[options.verb](options)
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"{options.verb}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m pillow_cwic.training", description="Retrain, measure and export models."
+    )
+    verbs = top.add_subparsers(dest="verb", required=True)
+    add_train(verbs.add_parser("train", help="train a model from a recipe and pictures"))
+    add_evaluate(verbs.add_parser("evaluate", help="rate-distortion by real files, beside Pillow's codecs"))
+    add_export(verbs.add_parser("export", help="make a usable model from a run"))
+    return top
+
+
+def add_train(train: argparse.ArgumentParser) -> None:
+    """Arguments of `train`."""
+    train.add_argument("recipe", help="a TOML file, or the name of a shipped recipe (onebit, paper, smoke)")
+    train.add_argument("--data", nargs="+", required=True, metavar="DIR_OR_TAR", help="training pictures")
+    train.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
+    train.add_argument("--minutes", type=float, help="wall-clock budget over all sessions; default: the recipe's")
+    train.add_argument("--steps", type=int, help="a budget in steps instead: reproducible, but of unknown duration")
+    train.add_argument("--stop-after", type=float, metavar="M", help="stop this session cleanly after M minutes")
+    train.add_argument("--resume", action="store_true", help="continue the run in RUN")
+    train.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
+    train.add_argument("--part-mib", type=float, default=0.0, metavar="N", help="cut checkpoints into parts of N MiB")
+    train.add_argument("--jobs", type=int, help="processes that decode pictures; default: one per processor")
+    train.add_argument("--threads", type=int, help="CPU threads of a step; 1 is fastest beside other busy processes")
+    train.add_argument("--quiet", action="store_true", help="no progress line")
+
+
+def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    """Arguments of `evaluate`."""
+    evaluate.add_argument("models", nargs="+", metavar="MODEL", help="names, ids or weights files")
+    evaluate.add_argument("--images", nargs="+", required=True, metavar="DIR_OR_TAR", help="test pictures")
+    evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for rd.json, rd.md and rd.png")
+    evaluate.add_argument("--qualities", type=numbers, metavar="Q,Q,...", help="dial positions 0..1")
+    evaluate.add_argument("--indices", type=numbers, metavar="I,I,...", help="or quality indices 0..63")
+    evaluate.add_argument("--codecs", default="jpeg,jpeg2000,webp,avif", help="Pillow's codecs to run, or none")
+    evaluate.add_argument("--anchors", nargs="*", type=Path, default=[], metavar="FILE.json", help="published curves")
+    evaluate.add_argument("--rates", type=numbers, metavar="LOW,HIGH", help="bpp range of the BD-rates")
+    evaluate.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    evaluate.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
+
+
+def add_export(export: argparse.ArgumentParser) -> None:
+    """Arguments of `export`."""
+    export.add_argument("run", type=Path, metavar="RUN", help="the run folder that `train` wrote")
+    export.add_argument("--name", help="the model's name; default: the run folder's")
+    export.add_argument("--out", type=Path, help="default: RUN/export")
+    export.add_argument("--images", nargs="*", default=[], metavar="DIR_OR_TAR", help="pictures to calibrate with")
+    export.add_argument("--codecs", default="jpeg,jpeg2000,webp,avif", help="codecs for the table, or none")
+    export.add_argument("--licence", default="not stated", help="what others may do with the model")
+    export.add_argument(
+        "--install", action="store_true", help='add it to your manifests: save(..., model="NAME") works'
+    )
+    export.add_argument("--jobs", type=int, default=1, help="processes for the calibration")
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    """'0.1,0.5' -> (0.1, 0.5)."""
+    return tuple(float(part) for part in text.split(","))
+
+
+def names(text: str) -> tuple[str, ...]:
+    """'jpeg,webp' -> names; 'none' or nothing -> ()."""
+    return tuple(part for part in text.split(",") if part not in ("", "none"))
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """`train`."""
+    from .pictures import default_jobs
+    from .setup import Options
+    from .train import train
+
+    known = {key: value for key, value in vars(options).items() if key not in ("verb", "jobs")}
+    train(Options(**known, jobs=options.jobs or default_jobs()))
+
+
+def run_evaluate(options: argparse.Namespace) -> None:
+    """`evaluate`."""
+    from .evaluate import QUALITY_INDICES, Options, evaluate
+
+    if options.qualities and options.indices:
+        raise ValueError("give --qualities or --indices, not both")
+    if options.rates and len(options.rates) != 2:
+        raise ValueError(f"--rates is LOW,HIGH in bpp, found {len(options.rates)} numbers")
+    qualities = options.qualities or tuple(index / 63 for index in options.indices or QUALITY_INDICES)
+    evaluate(
+        Options(
+            models=options.models,
+            images=options.images,
+            out=options.out,
+            qualities=qualities,
+            codecs=names(options.codecs),
+            anchors=tuple(options.anchors),
+            rates=options.rates,
+            jobs=options.jobs,
+            device=options.device,
+        )
+    )
+
+
+def run_export(options: argparse.Namespace) -> None:
+    """`export`."""
+    from .package import Options, package
+
+    entry = package(
+        Options(
+            run=options.run,
+            name=options.name or options.run.resolve().name,
+            out=options.out or options.run / "export",
+            images=options.images,
+            licence=options.licence,
+            install=options.install,
+            codecs=names(options.codecs),
+            jobs=options.jobs,
+        )
+    )
+    path = (options.out or options.run / "export") / entry.file
+    print(f"{path}: {entry.bytes} bytes, id {entry.id}")
+    if not options.install:
+        print(f"To use it by name: pillow-cwic weights add {path.parent / 'manifest.json'}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

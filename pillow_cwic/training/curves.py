@@ -1,0 +1,172 @@
+"""Rate-distortion curves: means over pictures, published anchors, Bjontegaard-delta rates, plots.
+
+A curve's points are means over all pictures at one setting, as papers give them; MS-SSIM is averaged first and then
+turned into decibels.
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from .baselines import Result, ms_ssim_decibels
+
+METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim_db": "MS-SSIM, dB"}
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One setting; a metric that is not known is None."""
+
+    bpp: float
+    psnr: float | None = None
+    ssim: float | None = None
+    ms_ssim_db: float | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One codec's points by rising rate."""
+
+    name: str
+    points: tuple[CurvePoint, ...]
+
+    def known(self, metric: str) -> list[tuple[float, float]]:
+        """(bpp, value) where the metric is known and rises with the rate, as interpolation needs it."""
+        rising: list[tuple[float, float]] = []
+        for point in self.points:
+            value = getattr(point, metric)
+            if value is not None and (not rising or (point.bpp > rising[-1][0] and value > rising[-1][1])):
+                rising.append((point.bpp, value))
+        return rising
+
+    def at_rate(self, metric: str, bpp: float) -> float | None:
+        """The metric at a rate, interpolated over the logarithm of the rate; None outside the curve."""
+        known = self.known(metric)
+        if len(known) < 2 or not known[0][0] <= bpp <= known[-1][0]:
+            return None
+        rates, values = zip(*known, strict=True)
+        return float(interpolator(np.log(rates), values)(math.log(bpp)))
+
+
+def interpolator(x: Any, y: Any) -> Any:
+    """Monotone cubic through the points (scipy's PCHIP)."""
+    from scipy.interpolate import PchipInterpolator  # type: ignore[import-untyped]
+
+    return PchipInterpolator(x, y)
+
+
+def mean_curves(results: Iterable[Result]) -> list[Curve]:
+    """Average over pictures: one curve per codec, in order of appearance."""
+    by_codec: dict[str, dict[int, list[Result]]] = {}
+    for result in results:
+        by_codec.setdefault(result.codec, {}).setdefault(result.setting, []).append(result)
+    return [
+        Curve(name, tuple(sorted(map(_mean, settings.values()), key=lambda p: p.bpp)))
+        for name, settings in by_codec.items()
+    ]
+
+
+def _mean(rows: list[Result]) -> CurvePoint:
+    def mean(name: str) -> float | None:
+        values = [getattr(row, name) for row in rows]
+        return None if None in values else float(np.mean(values))
+
+    ms_ssim = mean("ms_ssim")
+    decibels = None if ms_ssim is None else ms_ssim_decibels(ms_ssim)
+    return CurvePoint(mean("bpp") or 0.0, mean("psnr"), mean("ssim"), decibels)
+
+
+def load_anchors(path: Path) -> list[Curve]:
+    """Published curves from JSON: {"curves": [{"name": ..., "points": [{"bpp": ..., "psnr": ...}, ...]}, ...]}.
+
+    ValueError names what is wrong.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        return [
+            Curve(curve["name"], tuple(sorted((CurvePoint(**point) for point in curve["points"]), key=lambda p: p.bpp)))
+            for curve in document["curves"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"anchors {path}: expected curves with name and points (bpp, psnr, ssim, ms_ssim_db): {error}"
+        ) from None
+
+
+def bd_rate(anchor: Curve, test: Curve, metric: str, rates: tuple[float, float] | None = None) -> float | None:
+    """Bjontegaard-delta rate: by how many percent `test` needs more (less: negative) rate than `anchor` on average.
+
+    Mean difference of log rate over the common range of the metric (VCEG-M33), with PCHIP instead of a cubic, as later
+    practice has it. `rates`: use only what the anchor reaches within these bpp. None if the curves do not overlap.
+    """
+    first, second = anchor.known(metric), test.known(metric)
+    if min(len(first), len(second)) < 2:
+        return None
+    low, high = max(first[0][1], second[0][1]), min(first[-1][1], second[-1][1])
+    if rates is not None:
+        within = [anchor.at_rate(metric, min(max(bpp, first[0][0]), first[-1][0])) for bpp in rates]
+        low, high = max(low, within[0] or low), min(high, within[1] or high)
+    if high <= low:
+        return None
+    means = []
+    for known in (first, second):
+        bpp, values = zip(*known, strict=True)
+        means.append(float(interpolator(values, np.log(bpp)).integrate(low, high)) / (high - low))
+    return 100 * (math.exp(means[1] - means[0]) - 1)
+
+
+def draw_rates(curves: list[Curve], anchors: list[Curve], path: Path) -> None:
+    """Every metric over the rate as one picture file; anchors dashed."""
+    from matplotlib.figure import Figure
+
+    shown = [metric for metric in METRICS if any(len(c.known(metric)) > 1 for c in curves)]
+    figure = Figure(figsize=(6.2 * len(shown), 5.5), layout="constrained")
+    for axis, metric in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        for curve in (*curves, *anchors):
+            known = [(p.bpp, getattr(p, metric)) for p in curve.points if getattr(p, metric) is not None]
+            if known:
+                axis.plot(*zip(*known, strict=True), "o-" if curve in curves else "x--", label=curve.name, markersize=4)
+        axis.set_xlim(0, min(1.6, max(p.bpp for c in curves for p in c.points) * 1.05))
+        axis.set_xlabel("bits per pixel")
+        axis.set_title(METRICS[metric])
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=110)
+
+
+def rate_table(curves: list[Curve], rates: Iterable[float]) -> str:
+    """Markdown: PSNR / SSIM / MS-SSIM dB of every curve at fixed rates, interpolated."""
+    lines = ["| bpp | " + " | ".join(curve.name for curve in curves) + " |", "|---" * (len(curves) + 1) + "|"]
+    for bpp in rates:
+        cells = [" / ".join(_cell(curve.at_rate(m, bpp), m) for m in METRICS) for curve in curves]
+        lines.append(f"| {bpp:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def point_table(curve: Curve) -> str:
+    """Markdown: a curve's own points."""
+    lines = ["| bpp | PSNR, dB | SSIM | MS-SSIM, dB |", "|---|---|---|---|"]
+    for p in curve.points:
+        lines.append(f"| {p.bpp:.4f} | " + " | ".join(_cell(getattr(p, metric), metric) for metric in METRICS) + " |")
+    return "\n".join(lines)
+
+
+def delta_table(tests: list[Curve], anchors: list[Curve], rates: tuple[float, float] | None) -> str:
+    """Markdown: Bjontegaard-delta rates of each test curve against each anchor, in percent."""
+    lines = ["| BD-rate of | against | PSNR | SSIM | MS-SSIM |", "|---|---|---|---|---|"]
+    for test in tests:
+        for anchor in anchors:
+            if anchor.name != test.name:
+                deltas = [bd_rate(anchor, test, metric, rates) for metric in METRICS]
+                cells = ["-" if delta is None else f"{delta:+.1f}%" for delta in deltas]
+                lines.append(f"| {test.name} | {anchor.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, metric: str) -> str:
+    formats: dict[str, Any] = {"psnr": ".2f", "ssim": ".3f", "ms_ssim_db": ".1f"}
+    return "-" if value is None else format(value, formats[metric])

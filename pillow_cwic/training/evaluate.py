@@ -1,0 +1,132 @@
+"""`evaluate`: rate-distortion of models by real files, with Pillow's codecs in the same run.
+
+Every number comes from a file that was written, measured in bytes, and decoded again through the public functions.
+"""
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+import pillow_cwic
+
+from .baselines import CODECS, Result, available, compared, measure
+from .curves import Curve, delta_table, draw_rates, load_anchors, mean_curves, point_table, rate_table
+from .pictures import Picture, find
+
+TABLE_RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
+QUALITY_INDICES = (0, 10, 20, 30, 40, 50, 63)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says."""
+
+    models: list[str]
+    images: list[str]
+    out: Path
+    qualities: tuple[float, ...] = tuple(index / 63 for index in QUALITY_INDICES)  # 0..1
+    codecs: tuple[str, ...] = tuple(CODECS)
+    anchors: tuple[Path, ...] = ()
+    rates: tuple[float, float] | None = None  # bpp range of the Bjontegaard deltas; None: all that the curves share
+    jobs: int = 1
+    device: str | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture by one codec at all settings: what a worker process does at a time."""
+
+    picture: Picture
+    codec: str  # a key of CODECS, or a model
+    qualities: tuple[float, ...]  # empty for Pillow's codecs
+    device: str | None
+    threads: int  # 0: torch's own choice
+
+
+def evaluate(options: Options) -> list[Curve]:
+    """Measure, write rd.json, rd.md and rd.png into `out`, print the tables; the curves are returned, models first.
+
+    ValueError for unknown codecs, qualities out of range or a folder without pictures.
+    """
+    pictures = find(options.images)
+    if not pictures:
+        raise ValueError(f"no pictures in {', '.join(options.images)}")
+    unknown = sorted(set(options.codecs) - set(CODECS))
+    if unknown:
+        raise ValueError(f"unknown codec {', '.join(unknown)}; known are {', '.join(CODECS)}")
+    if not all(0 <= quality <= 1 for quality in options.qualities):
+        raise ValueError(f"qualities are 0..1, found {', '.join(map(str, options.qualities))}")
+    results = list(measure_all(options, pictures))
+    curves, anchors = mean_curves(results), [c for path in options.anchors for c in load_anchors(path)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = {"pictures": len(pictures), "results": [asdict(result) for result in results]}
+    (options.out / "rd.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    report = text_report(options, curves, anchors, len(pictures))
+    (options.out / "rd.md").write_text(report, encoding="utf-8")
+    draw_rates(curves, anchors, options.out / "rd.png")
+    print(report)
+    return curves
+
+
+def measure_all(options: Options, pictures: list[Picture]) -> Iterator[Result]:
+    """All results, in a fixed order: models first, then Pillow's codecs, pictures in order."""
+    threads = 1 if options.jobs > 1 else 0
+    jobs = [Job(p, model, options.qualities, options.device, threads) for model in options.models for p in pictures]
+    jobs += [Job(p, codec, (), None, threads) for codec in options.codecs if available(codec) for p in pictures]
+    with tqdm(total=len(jobs), desc="evaluating", unit="picture", leave=False, disable=None) as bar:
+        if options.jobs <= 1:
+            for job in jobs:
+                yield from work(job)
+                bar.update()
+            return
+        with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+            for results in pool.map(work, jobs):
+                yield from results
+                bar.update()
+
+
+def work(job: Job) -> list[Result]:
+    """One job's results."""
+    import io
+
+    import torch
+
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    with Image.open(io.BytesIO(job.picture.read())) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    if not job.qualities:
+        return list(measure(job.codec, job.picture.name, pixels))
+    results = []
+    for setting, quality in enumerate(job.qualities):
+        data = pillow_cwic.encode(pixels, quality=quality, model=job.codec, device=job.device)
+        decoded = pillow_cwic.decode(data, device=job.device)
+        results.append(compared(title(job.codec), setting, job.picture.name, pixels, decoded, len(data)))
+    return results
+
+
+def title(model: str) -> str:
+    """A model's name in tables: its file's name if it was given as a path."""
+    return Path(model).stem if model.endswith(".safetensors") else model
+
+
+def text_report(options: Options, curves: list[Curve], anchors: list[Curve], count: int) -> str:
+    """The tables as Markdown."""
+    models = {title(model) for model in options.models}
+    tests = [curve for curve in curves if curve.name in models]
+    sources = ", ".join(Path(source).name for source in options.images)
+    parts = [f"Means over {count} pictures ({sources}); bpp by file size; PSNR / SSIM (luma) / MS-SSIM in dB.", ""]
+    for curve in tests:
+        parts += [f"**{curve.name}**", "", point_table(curve), ""]
+    parts += ["Interpolated at fixed rates:", "", rate_table([*curves, *anchors], TABLE_RATES), ""]
+    span = "all rates that both curves reach" if options.rates is None else "{:g}-{:g} bpp".format(*options.rates)
+    parts += [f"Bjontegaard-delta rates over {span}; negative: fewer bits for the same quality.", ""]
+    parts += [delta_table(tests, [*curves, *anchors], options.rates), ""]
+    return "\n".join(parts)

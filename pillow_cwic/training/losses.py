@@ -1,0 +1,125 @@
+"""The losses: rate against distortion, and MS-SSIM in a form fast enough to train with.
+
+All terms are float32. Distortion is (1 - w) * 255^2 * MSE + w * 671 * (1 - MS-SSIM); the constant brings both to the
+same size around 30 dB.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..config import ModelConfig
+from .joint import Outcome
+from .recipe import LossRecipe
+
+MS_SSIM_SCALE = 671.0
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+WINDOW, SIGMA = 11, 1.5
+
+
+class Terms(NamedTuple):
+    """Means over a batch, 0-dimensional; `loss` is the one to go backward from."""
+
+    loss: Tensor
+    plane_bpp: Tensor
+    map_bpp: Tensor
+    mse: Tensor  # of values in [0, 1]
+    ms_ssim: Tensor
+
+
+def rate_distortion(
+    outcome: Outcome, x: Tensor, quality_index: Tensor, config: ModelConfig, recipe: LossRecipe, ms_ssim_weight: float
+) -> Terms:
+    """Mean over the batch of weight * (bpp + lambda * distortion); each sample has its own quality index and lambda."""
+    pixels = x.shape[2] * x.shape[3]
+    mse, similarity, distortion = _distortion(outcome.picture, x, ms_ssim_weight)  # [B] each
+    plane_bpp, map_bpp = outcome.plane_bits / pixels, outcome.map_bits / pixels  # [B] each
+    weight = distortion_weight(quality_index, config)  # lambda [B]
+    balance = (weight / recipe.pivot) ** -recipe.balance
+    loss = (balance * (plane_bpp + map_bpp + weight * distortion)).mean()
+    return Terms(
+        loss, plane_bpp.mean().detach(), map_bpp.mean().detach(), mse.mean().detach(), similarity.mean().detach()
+    )
+
+
+def importance_rate(outcome: Outcome, x: Tensor, recipe: LossRecipe, ms_ssim_weight: float, importance: bool) -> Terms:
+    """The paper's loss (section 3.5): distortion + gamma * max(0, mean(p) - r), and bpp for the entropy networks alone.
+
+    `importance` False is the first stage: nothing but distortion. The rate must come from codes that were cut off the
+    graph (`JointCodec.rate_trains_encoder = False`), so that it reaches only the entropy networks.
+    """
+    pixels = x.shape[2] * x.shape[3]
+    mse, similarity, distortion = _distortion(outcome.picture, x, ms_ssim_weight)  # [B] each
+    plane_bpp, map_bpp = outcome.plane_bits / pixels, outcome.map_bits / pixels  # [B] each
+    excess = (outcome.importance.mean((1, 2, 3)) - recipe.importance_target).clamp(min=0)  # [B]
+    loss = (distortion + recipe.importance_weight * excess * importance + plane_bpp + map_bpp).mean()
+    return Terms(
+        loss, plane_bpp.mean().detach(), map_bpp.mean().detach(), mse.mean().detach(), similarity.mean().detach()
+    )
+
+
+def distortion_weight(quality_index: Tensor, config: ModelConfig) -> Tensor:
+    """Lambda of every quality index [B], as `ModelConfig.distortion_weight`."""
+    position = quality_index.float() / max(1, config.quality_count - 1)
+    return config.lambda_min * (config.lambda_max / config.lambda_min) ** position
+
+
+def _distortion(picture: Tensor, x: Tensor, ms_ssim_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+    picture = picture.float()
+    mse = ((picture - x) ** 2).mean((1, 2, 3))  # [B]
+    with torch.set_grad_enabled(ms_ssim_weight > 0 and torch.is_grad_enabled()):
+        similarity = ms_ssim(picture, x)  # [B]
+    distortion = (1 - ms_ssim_weight) * 255**2 * mse
+    if ms_ssim_weight > 0:
+        distortion = distortion + ms_ssim_weight * MS_SSIM_SCALE * (1 - similarity)
+    return mse, similarity, distortion
+
+
+def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
+    """Multi-scale SSIM of [B,C,H,W] in [0,1] -> [B], mean over bands; equal to pytorch-msssim's.
+
+    The Gaussian windows are products with banded matrices: depthwise 11-tap convolutions are slow on GPUs. Pictures
+    under 161 pixels have fewer scales, their weights scaled to the same sum.
+    """
+    shorter = min(x.shape[2:])
+    scales = sum(shorter >= (WINDOW - 1) * 2**s + 1 for s in range(len(SCALE_WEIGHTS)))
+    if scales == 0:
+        raise ValueError(f"MS-SSIM needs at least {WINDOW} pixels on each side, found {shorter}")
+    weights = [w * sum(SCALE_WEIGHTS) / sum(SCALE_WEIGHTS[:scales]) for w in SCALE_WEIGHTS[:scales]]
+    x, y = x.contiguous(), y.contiguous()
+    product = torch.ones(x.shape[:2], device=x.device)  # [B,C]
+    for scale, weight in enumerate(weights):
+        luminance, contrast = _ssim_maps(x, y)  # [B,C,h,w] each
+        value = (luminance * contrast if scale == scales - 1 else contrast).mean((2, 3))
+        product = product * value.clamp(min=1e-4) ** weight
+        padding = (x.shape[2] % 2, x.shape[3] % 2)
+        x, y = F.avg_pool2d(x, 2, padding=padding), F.avg_pool2d(y, 2, padding=padding)  # [B,C,h/2,w/2]
+    return product.mean(1)
+
+
+def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    c1, c2 = 0.01**2, 0.03**2
+    right = gaussian_band(x.shape[3], x.device)  # [w,w-10]
+    left = gaussian_band(x.shape[2], x.device).t()  # [h-10,h]
+    moments = torch.cat([x, y, x * x, y * y, x * y], 1)
+    mean_x, mean_y, xx, yy, xy = (left @ (moments @ right)).chunk(5, 1)
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    covariance, variances = xy - mean_x * mean_y, (xx - mean_x**2) + (yy - mean_y**2)
+    return luminance, (2 * covariance + c2) / (variances + c2)
+
+
+def gaussian_band(size: int, device: torch.device) -> Tensor:
+    """The 11-tap Gaussian as a banded matrix [size, size - 10]: a product with it is the valid part of the filter."""
+    taps = torch.exp(-((torch.arange(WINDOW, device=device) - WINDOW // 2).float() ** 2) / (2 * SIGMA**2))
+    taps = taps / taps.sum()
+    offset = torch.arange(size, device=device)[:, None] - torch.arange(size - WINDOW + 1, device=device)[None]
+    inside = (offset >= 0) & (offset < WINDOW)
+    return torch.where(inside, taps[offset.clamp(0, WINDOW - 1)], torch.zeros((), device=device))
+
+
+def decibels(mse: float) -> float:
+    """PSNR of a mean squared error of values in [0, 1]."""
+    return -10 * math.log10(max(mse, 1e-10))

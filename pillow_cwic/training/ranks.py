@@ -1,0 +1,76 @@
+"""Several processes training one model: `torchrun --nproc-per-node N -m pillow_cwic.training train ...`.
+
+Each process ("rank") has its own share of the pictures and its own random numbers; DistributedDataParallel averages
+the gradients, so the weights stay equal everywhere. Started without torchrun, there is one rank and nothing to do.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among the others."""
+
+    rank: int = 0
+    count: int = 1
+    local: int = 0  # among those on this machine: which GPU
+
+    @property
+    def first(self) -> bool:
+        """True for the process that writes files and shows progress."""
+        return self.rank == 0
+
+    def share(self, items: list[T]) -> list[T]:
+        """This rank's part of a list."""
+        return items[self.rank :: self.count]
+
+    def agree(self, value: T) -> T:
+        """The first rank's value, everywhere."""
+        if self.count == 1:
+            return value
+        box: list[Any] = [value]
+        dist.broadcast_object_list(box)
+        agreed: T = box[0]
+        return agreed
+
+    def gather(self, value: T) -> list[T]:
+        """Every rank's value, in order."""
+        if self.count == 1:
+            return [value]
+        box: list[Any] = [None] * self.count
+        dist.all_gather_object(box, value)
+        return box
+
+    def wrap(self, module: nn.Module, unused: bool) -> nn.Module:
+        """Average gradients over the ranks; `unused`: some parameters take no part in the loss."""
+        if self.count == 1 or not any(p.requires_grad for p in module.parameters()):
+            return module
+        return DistributedDataParallel(module, find_unused_parameters=unused)
+
+
+@contextmanager
+def joined(device: str | None) -> Iterator[tuple[Ranks, str | None]]:
+    """Join the process group that torchrun's environment describes -> this rank and its device name."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks(), device
+        return
+    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+    on_gpu = (device or "auto").split(":")[0] != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        torch.cuda.set_device(ranks.local)
+    dist.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield ranks, f"cuda:{ranks.local}" if on_gpu else "cpu"
+    finally:
+        dist.destroy_process_group()

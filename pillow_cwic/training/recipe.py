@@ -1,0 +1,249 @@
+"""Recipes: everything that decides a training run, as one TOML file and one frozen dataclass.
+
+A recipe is copied into the run folder, so that a model can always be traced to what made it. Invariant: a `Recipe`
+that exists is complete, of the right types and consistent; every key of the file was understood. No torch here.
+"""
+
+import tomllib
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from ..config import GRID, ModelConfig
+
+PARTS = ("encoder", "decoder", "planes", "maps")
+"""The parts of `JointCodec` that a stage can train: two CNNs, two entropy networks."""
+
+MS_SSIM_MIN_CROP = 161
+"""Five scales of an 11-tap window need at least this many pixels (pytorch-msssim asks for the same)."""
+
+
+@dataclass(frozen=True)
+class DataRecipe:
+    """Which pictures, and how crops are cut from them."""
+
+    crop: int = 256  # side of a training crop in pixels, a multiple of 8
+    batch: int = 32  # crops per step and process
+    min_pictures: int = 64  # fewer usable pictures are an error
+    area_power: float = 0.7  # a picture is drawn with probability proportional to area ** area_power
+    downscaled_share: float = 0.0  # share of a batch that is cut from pictures reduced on the fly
+    max_downscale: float = 2.0  # ... by a random factor between 1 and this
+    memory_gib: float = 8.0  # decoded pictures above this are not kept in memory but streamed
+    validation_pictures: int = 8  # held out of training, looked at as a whole
+
+
+@dataclass(frozen=True)
+class LossRecipe:
+    """What is minimised.
+
+    `rate-distortion`: bpp + lambda * distortion, jointly over all quality indices. `importance`: the paper's loss,
+    distortion + weight * max(0, mean(p) - target); the entropy networks learn beside it.
+    """
+
+    form: str = "rate-distortion"
+    balance: float = 0.4  # a sample is weighted by (lambda / pivot) ** -balance, so that no quality drowns the others
+    pivot: float = 0.006
+    importance_target: float = 0.5  # r: mean of the importance map that costs nothing
+    importance_weight: float = 1000.0  # gamma, against a mean squared error in 8-bit steps
+
+
+@dataclass(frozen=True)
+class OptimizerRecipe:
+    """AdamW, gradient clipping and the moving average that is exported."""
+
+    beta1: float = 0.9
+    beta2: float = 0.98
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999  # of the exponential moving average of the weights
+
+
+@dataclass(frozen=True)
+class CudaRecipe:
+    """What is different on an NVIDIA GPU; elsewhere these do nothing."""
+
+    bfloat16: bool = True  # encoder and decoder under autocast
+    entropy_bfloat16: bool = False  # the entropy networks too; their probabilities and the loss stay float32
+    compile: bool = True  # torch.compile of forward and loss
+    capture: bool = True  # the whole step as one CUDA graph
+
+
+@dataclass(frozen=True)
+class WatchRecipe:
+    """What is written down while training."""
+
+    log_every: int = 100  # steps between log lines
+    checkpoint_minutes: float = 5.0  # wall-clock between checkpoints
+    validations: int = 8  # times in a run, the last at its end
+    validation_qualities: tuple[int, ...] = (2, 22, 42, 62)  # quality indices
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the run with its own learning rate and loss weights."""
+
+    name: str
+    share: float  # of the whole budget; the shares of all stages sum to 1
+    learning_rate: float  # at its start ...
+    final_learning_rate: float  # ... and at its end
+    decay: str = "linear"  # or "geometric"
+    warmup_steps: int = 0
+    ms_ssim_weight: float = 0.0  # distortion = (1 - w) * 255^2 * MSE + w * 671 * (1 - MS-SSIM)
+    importance: bool = True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
+    train: tuple[str, ...] = PARTS  # parts that learn; the others keep their weights
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A whole training run."""
+
+    name: str
+    description: str
+    minutes: float  # wall-clock budget when the command names none
+    seed: int
+    model: ModelConfig
+    data: DataRecipe
+    loss: LossRecipe
+    optimizer: OptimizerRecipe
+    cuda: CudaRecipe
+    watch: WatchRecipe
+    stages: tuple[Stage, ...]
+    text: str  # the file itself
+
+
+TABLES: dict[str, type] = {
+    "data": DataRecipe,
+    "loss": LossRecipe,
+    "optimizer": OptimizerRecipe,
+    "cuda": CudaRecipe,
+    "watch": WatchRecipe,
+}
+TOP: dict[str, type] = {"name": str, "description": str, "minutes": float, "seed": int}
+
+
+def load(recipe: str | Path) -> Recipe:
+    """Read a recipe by path, or by the name of a shipped one; ValueError names what is wrong, and where."""
+    path = locate(recipe)
+    return parse(path.read_text(encoding="utf-8"), path.name)
+
+
+def shipped_folder() -> Path:
+    """Where the shipped recipes are: beside this module in a wheel, in training/recipes in a checkout."""
+    beside = Path(__file__).parent / "recipes"
+    return beside if beside.is_dir() else Path(__file__).parents[2] / "training" / "recipes"
+
+
+def shipped() -> list[str]:
+    """Names of the shipped recipes."""
+    return sorted(path.stem for path in shipped_folder().glob("*.toml"))
+
+
+def locate(recipe: str | Path) -> Path:
+    """Path of a recipe given as a path or a shipped name; ValueError lists the names there are."""
+    path = Path(recipe)
+    if path.is_file():
+        return path
+    named = shipped_folder() / f"{path.name.removesuffix('.toml')}.toml"
+    if path.name == str(recipe) and named.is_file():
+        return named
+    raise ValueError(f"no recipe {str(recipe)!r}: expected a TOML file or one of {', '.join(shipped())}")
+
+
+def parse(text: str, where: str) -> Recipe:
+    """Check a recipe's text; `where` names it in errors (ValueError)."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"recipe {where} is not TOML: {error}") from None
+    _refuse_unknown(document, [*TOP, *TABLES, "model", "stages"], where)
+    top = {key: _typed(document.get(key), kind, f"{where}: {key}") for key, kind in TOP.items()}
+    parts = {name: _build(kind, document.get(name, {}), f"{where} [{name}]") for name, kind in TABLES.items()}
+    try:
+        model = ModelConfig.from_dict(document.get("model", {}))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"recipe {where} [model]: {error}") from None
+    tables = document.get("stages", [])
+    if not isinstance(tables, list) or not tables:
+        raise ValueError(f"recipe {where}: expected at least one [[stages]] table, found {tables!r}")
+    stages = tuple(_build(Stage, table, f"{where} [[stages]] {n + 1}") for n, table in enumerate(tables))
+    recipe = Recipe(**top, model=model, **parts, stages=stages, text=text)
+    _check(recipe, where)
+    return recipe
+
+
+def _build(kind: type, table: Any, where: str) -> Any:
+    if not isinstance(table, dict):
+        raise ValueError(f"recipe {where}: expected a table, found {table!r}")
+    known = {field.name: field for field in fields(kind)}
+    _refuse_unknown(table, list(known), where)
+    types = get_type_hints(kind)
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in table]
+    if missing:
+        raise ValueError(f"recipe {where}: missing {', '.join(missing)}")
+    return kind(**{name: _typed(value, types[name], f"{where} {name}") for name, value in table.items()})
+
+
+def _refuse_unknown(table: dict[str, Any], known: list[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise ValueError(f"recipe {where}: unknown key {key!r}; known are {', '.join(known)}")
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list) or not value:
+            raise ValueError(f"recipe {where}: expected a list, found {value!r}")
+        return tuple(_typed(item, get_args(kind)[0], where) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"recipe {where}: expected {kind.__name__}, found {value!r}")
+    return value
+
+
+def _check(recipe: Recipe, where: str) -> None:
+    data, loss = recipe.data, recipe.loss
+    rules = [
+        (recipe.minutes > 0, f"minutes: expected more than 0, found {recipe.minutes}"),
+        (data.crop > 0 and data.crop % GRID == 0, f"[data] crop: expected a multiple of {GRID}, found {data.crop}"),
+        (data.batch > 0, f"[data] batch: expected at least 1, found {data.batch}"),
+        (0 <= data.downscaled_share <= 1, f"[data] downscaled_share: expected 0..1, found {data.downscaled_share}"),
+        (data.max_downscale >= 1, f"[data] max_downscale: expected at least 1, found {data.max_downscale}"),
+        (
+            loss.form in ("rate-distortion", "importance"),
+            f"[loss] form: expected 'rate-distortion' or 'importance', found {loss.form!r}",
+        ),
+        (
+            0 <= recipe.optimizer.ema_decay < 1,
+            f"[optimizer] ema_decay: expected 0..1, found {recipe.optimizer.ema_decay}",
+        ),
+        (abs(sum(s.share for s in recipe.stages) - 1) < 1e-6, "[[stages]]: the shares must sum to 1"),
+    ]
+    rules += [(0 <= q < recipe.model.quality_count, f"[watch] validation_qualities: {q} is not an index of the model")
+              for q in recipe.watch.validation_qualities]  # fmt: skip
+    for stage in recipe.stages:
+        rules += _stage_rules(stage, data.crop)
+    for valid, message in rules:
+        if not valid:
+            raise ValueError(f"recipe {where}: {message}")
+
+
+def _stage_rules(stage: Stage, crop: int) -> list[tuple[bool, str]]:
+    title = f"stage {stage.name!r}"
+    unknown = sorted(set(stage.train) - set(PARTS))
+    return [
+        (stage.share > 0, f"{title}: share must be above 0, found {stage.share}"),
+        (
+            stage.learning_rate >= stage.final_learning_rate > 0,
+            f"{title}: expected learning_rate >= final_learning_rate > 0, "
+            f"found {stage.learning_rate} and {stage.final_learning_rate}",
+        ),
+        (stage.decay in ("linear", "geometric"), f"{title}: decay is 'linear' or 'geometric', found {stage.decay!r}"),
+        (not unknown, f"{title}: train names {', '.join(unknown)}; expected some of {', '.join(PARTS)}"),
+        (0 <= stage.ms_ssim_weight <= 1, f"{title}: ms_ssim_weight must be 0..1, found {stage.ms_ssim_weight}"),
+        (
+            stage.ms_ssim_weight == 0 or crop >= MS_SSIM_MIN_CROP,
+            f"{title}: ms_ssim_weight needs [data] crop of at least {MS_SSIM_MIN_CROP} pixels, found {crop}",
+        ),
+    ]

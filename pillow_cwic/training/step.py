@@ -1,0 +1,150 @@
+"""One training step: draw crops, forward, backward, clip, AdamW, moving average. Plain, or as one CUDA graph.
+
+Both ways run the same `body`. A captured step is what makes small networks train fast on a large GPU: launched one
+by one, its thousand kernels wait for Python. Inside, nothing may synchronise with the processor: the learning rate
+is a tensor, and a step that is not finite is skipped by the fused optimizer's `found_inf` instead of an `if`.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .data import Source
+from .joint import JointCodec
+from .losses import Terms, importance_rate, rate_distortion
+from .recipe import PARTS, Recipe, Stage
+
+WARM_UP_STEPS = 4
+"""Steps before a capture, at learning rate 0: they let cuDNN choose its algorithms and the optimizer make its state."""
+
+SUMS = ("loss", "plane_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "finite", "steps")
+"""What `Step.sums` adds up over the steps since it was last read."""
+
+
+class Step:
+    """The networks under training, their optimizer and moving average, and the step itself."""
+
+    def __init__(self, recipe: Recipe, source: Source, device: torch.device) -> None:
+        self.recipe, self.source, self.device = recipe, source, device
+        self.joint = JointCodec(recipe.model).to(device)
+        self.joint.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if device.type == "cuda" and recipe.cuda.entropy_bfloat16:
+            self.joint.entropy_dtype = torch.bfloat16
+        self.joint.rate_trains_encoder = recipe.loss.form == "rate-distortion"
+        self.forward: nn.Module = self.joint  # or wrapped: several processes
+        self.average = copy.deepcopy(self.joint).eval().requires_grad_(False)
+        self.rate = torch.tensor(0.0, device=device)  # learning rate
+        options = recipe.optimizer
+        self.optimizer = torch.optim.AdamW(
+            self.joint.parameters(),
+            lr=self.rate,
+            betas=(options.beta1, options.beta2),
+            eps=options.epsilon,
+            weight_decay=options.weight_decay,
+            fused=True,
+            capturable=device.type == "cuda",
+        )
+        self.sums = torch.zeros(len(SUMS), device=device, dtype=torch.float64)
+        self.stage = recipe.stages[0]
+        self.replay: Callable[[], None] | None = None
+        self.loss_function: Callable[..., Terms] = self.loss
+
+    def begin(self, stage: Stage) -> None:
+        """Set what learns and what is minimised in a stage."""
+        self.stage, self.replay = stage, None
+        self.joint.use_importance = self.average.use_importance = stage.importance
+        for name in PARTS:
+            self.joint.get_submodule(name).requires_grad_(name in stage.train)
+
+    def __call__(self) -> None:
+        """One step."""
+        self.source.advance()
+        if self.replay is not None:
+            self.replay()
+            return
+        self.optimizer.zero_grad(set_to_none=True)
+        self.body()
+
+    def body(self) -> None:
+        """All that a step does on the device."""
+        x = self.source.draw()  # [B,3,crop,crop]
+        quality = torch.randint(0, self.recipe.model.quality_count, (len(x),), device=self.device)
+        terms = self.loss_function(x, quality)
+        terms.loss.backward()  # type: ignore[no-untyped-call]
+        learning = [p for p in self.joint.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(learning, self.recipe.optimizer.clip_norm, foreach=True)
+        finite = torch.isfinite(norm)
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # a fused optimizer skips its step
+        self.optimizer.step()
+        with torch.no_grad():
+            pairs = list(self.average.parameters()), list(self.joint.parameters())
+            torch._foreach_lerp_(*pairs, 1 - self.recipe.optimizer.ema_decay)
+            self._add(terms, norm, finite)
+
+    def loss(self, x: Tensor, quality: Tensor) -> Terms:
+        """x [B,3,H,W], quality [B] -> the loss and its terms."""
+        recipe = self.recipe
+        with torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda" and recipe.cuda.bfloat16
+        ):
+            outcome = self.forward(x, quality)
+        weight = self.stage.ms_ssim_weight
+        if recipe.loss.form == "importance":
+            return importance_rate(outcome, x, recipe.loss, weight, self.stage.importance)
+        return rate_distortion(outcome, x, quality, recipe.model, recipe.loss, weight)
+
+    def _add(self, terms: Terms, norm: Tensor, finite: Tensor) -> None:
+        values = torch.stack([*terms, norm]).double()  # [6]
+        values = torch.where(finite, values.nan_to_num(0, 0, 0), 0.0)
+        self.sums += torch.cat([values, torch.stack([finite.double(), torch.ones_like(values[0])])])
+
+    def take_sums(self) -> dict[str, float]:
+        """Means since the last call, with `steps` and `skipped`; waits for the device."""
+        values = dict(zip(SUMS, self.sums.tolist(), strict=True))
+        self.sums.zero_()
+        finite, steps = values.pop("finite"), values.pop("steps")
+        means = {name: value / max(1.0, finite) for name, value in values.items()}
+        return means | {"steps": steps, "skipped": steps - finite}
+
+    def prepare(self, say: Callable[[str], None]) -> None:
+        """On CUDA, compile and capture the step if the recipe asks and the machine can; falls back aloud."""
+        options = self.recipe.cuda
+        if self.device.type != "cuda" or self.forward is not self.joint or not options.capture:
+            return
+        attempts = [True, False] if options.compile else [False]
+        for compiled in attempts:
+            try:
+                self.loss_function = torch.compile(self.loss, dynamic=False) if compiled else self.loss
+                self.capture()
+            except Exception as error:  # whatever the compiler or the driver raises: plain steps always work
+                torch.cuda.synchronize()
+                say(f"capture {'with' if compiled else 'without'} torch.compile failed: {str(error)[:300]}")
+            else:
+                say(f"the step runs as one CUDA graph, {'compiled' if compiled else 'not compiled'}")
+                return
+        self.loss_function, self.replay = self.loss, None
+        say("the step runs plainly, kernel by kernel: expect it to be two to three times slower")
+
+    def capture(self) -> None:
+        """Warm up on a side stream, then record one step."""
+        rate = self.rate.clone()
+        self.rate.zero_()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(WARM_UP_STEPS):
+                self.source.advance()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.body()
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.synchronize()
+        self.optimizer.zero_grad(set_to_none=True)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.body()
+        torch.cuda.synchronize()
+        self.rate.copy_(rate)
+        self.sums.zero_()
+        self.replay = graph.replay

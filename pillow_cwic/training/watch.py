@@ -1,0 +1,111 @@
+"""Watching a run: a progress line for people, a JSONL log for scripts, TensorBoard where it is installed."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from .losses import decibels
+from .schedule import Budget, Progress
+from .validate import Point
+
+LOG = "log.jsonl"
+
+
+class Watch:
+    """Shows and writes down how the first rank is doing; the other ranks stay silent."""
+
+    def __init__(self, folder: Path, budget: Budget, first: bool, quiet: bool) -> None:
+        self.budget, self.first, self.quiet = budget, first, quiet
+        self.log: TextIO | None = (folder / LOG).open("a", encoding="utf-8") if first else None
+        self.board = _tensorboard(folder) if first else None
+        self.ms_ssim = 0.0
+        self.lines = first and not quiet and not sys.stderr.isatty()  # a log file gets lines, a terminal a bar
+        self.bar = tqdm(
+            total=100.0,
+            disable=not first or quiet or self.lines,
+            file=sys.stderr,
+            bar_format="{percentage:3.0f}%|{bar:20}| {desc}",
+        )
+
+    def say(self, text: str) -> None:
+        """A line for people, also kept in the log."""
+        if self.first:
+            self._show(text)
+            self._write("note", text=text)
+
+    def step(self, progress: Progress, means: dict[str, float], rate: float, stage: str) -> None:
+        """Means since the last call: progress line, log, TensorBoard."""
+        bpp, psnr = means["plane_bpp"] + means["map_bpp"], decibels(means["mse"])
+        used, left = self.budget.used(progress), self.budget.seconds_left(progress)
+        skipped = f", {progress.skipped} skipped" if progress.skipped else ""
+        line = (
+            f"{stage}, step {progress.step}{skipped}: loss {means['loss']:.3f}, {bpp:.3f} bpp, {psnr:.2f} dB, "
+            f"MS-SSIM {means['ms_ssim']:.4f}, {_minutes(left)} left"
+        )
+        self.bar.n = round(100 * used, 2)
+        self.bar.set_description_str(line)
+        if self.lines:
+            print(f"{100 * used:3.0f}% {line}", file=sys.stderr, flush=True)
+        values = {**means, "bpp": bpp, "psnr": psnr, "learning_rate": rate, "seconds": progress.seconds, "used": used}
+        self._write("step", step=progress.step, stage=stage, **{key: _short(value) for key, value in values.items()})
+        self._board(progress.step, {f"train/{key}": value for key, value in values.items()})
+
+    def validation(self, progress: Progress, points: list[Point]) -> None:
+        """Whole pictures at several qualities."""
+        for point in points:
+            row = point.as_dict()
+            self._show(
+                f"step {progress.step}, quality index {point.quality_index}: {point.bpp:.4f} bpp "
+                f"(map {point.map_bpp:.4f}), {point.psnr:.2f} dB, MS-SSIM {point.ms_ssim:.4f}, "
+                f"mean level {point.level:.1f}"
+            )
+            self._write("validation", step=progress.step, seconds=_short(progress.seconds), **row)
+            tag = f"validation/{point.quality_index}"
+            self._board(progress.step, {f"{tag}/{key}": row[key] for key in ("bpp", "psnr", "ms_ssim", "level")})
+
+    def close(self) -> None:
+        """Finish the bar and the files."""
+        self.bar.close()
+        if self.log is not None:
+            self.log.close()
+        if self.board is not None:
+            self.board.close()
+
+    def _show(self, text: str) -> None:
+        if self.first and not self.quiet:
+            tqdm.write(text, file=sys.stderr)
+
+    def _write(self, event: str, **values: Any) -> None:
+        if self.log is not None:
+            self.log.write(json.dumps({"event": event, **values}) + "\n")
+            self.log.flush()
+
+    def _board(self, step: int, values: dict[str, float]) -> None:
+        if self.board is not None:
+            for tag, value in values.items():
+                self.board.add_scalar(tag, value, step)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The log's lines; a run that never logged has none."""
+    path = folder / LOG
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
+def _tensorboard(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:  # the extra `tensorboard` is not installed
+        return None
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
