@@ -28,8 +28,7 @@ def export(path: Path, seed: int = 5) -> str:
         return export_weights(JointCodec(CONFIG), path)
 
 
-def write_manifest(path: Path, *files: Path, sha256: str, **fields: object) -> None:
+def write_manifest(path: Path, file: Path, *, sha256: str, **fields: object) -> None:
     """A manifest beside one model file, as a team would publish it."""
-    (file,) = files
     model = {"name": file.stem, "file": file.name, "sha256": sha256, "bytes": file.stat().st_size, **fields}
     path.write_text(json.dumps({"schema": 1, "models": [model]}))
