@@ -31,7 +31,8 @@ __all__ = [
 
 MAX_ANCILLARY_SECTIONS = 1024
 
-_SINGLE = ("HEAD", *METADATA_SECTIONS, "ALPH")
+_SINGLE = ("HEAD", *METADATA_SECTIONS, "QMAP", "ALPH")
+_PAYLOADS = (*METADATA_SECTIONS, "QMAP", "ALPH", "TILE")  # what is kept; other payloads are only checked
 NO_METADATA = Metadata()
 
 
@@ -44,21 +45,28 @@ class Container:
     alpha: bytes | None = None  # a PNG file
     metadata: Metadata = NO_METADATA
     damage: tuple[str, ...] = ()
+    quality_map: bytes | None = None  # a PNG file; None: one quality everywhere
 
 
 def write(
-    header: Header, tiles: Sequence[Buffer], alpha: Buffer | None = None, metadata: Metadata = NO_METADATA
+    header: Header,
+    tiles: Sequence[Buffer],
+    alpha: Buffer | None = None,
+    metadata: Metadata = NO_METADATA,
+    quality_map: Buffer | None = None,
 ) -> bytes:
     """The bytes of a file.
 
     tiles: range-coded streams, row-major, header.tile_count of them, each a multiple of 4 bytes; alpha: a PNG file,
-    given exactly if header.alpha. Raises ValueError where the parts do not fit each other or break a limit.
+    given exactly if header.alpha; quality_map: a PNG file or None. Raises ValueError where the parts do not fit each other or break a limit.
     """
     if len(tiles) != header.tile_count:
         raise ValueError(f"{header.width} x {header.height} pixels need {header.tile_count} tiles, found {len(tiles)}")
     if header.alpha != (alpha is not None):
         raise ValueError(f"header.alpha is {header.alpha}, but alpha is {'missing' if header.alpha else 'given'}")
     parts = [SIGNATURE, pack("HEAD", pack_header(header)), *pack_metadata(metadata)]
+    if quality_map is not None:
+        parts.append(pack("QMAP", quality_map))
     if alpha is not None:
         parts.append(pack("ALPH", alpha))
     for index, tile in enumerate(tiles):
@@ -211,6 +219,7 @@ class _Parts:
     def __init__(self) -> None:
         self.tiles = list[bytes | None]()
         self.alpha: bytes | None = None
+        self.quality_map: bytes | None = None
         self._dpi: tuple[float, float] | None = None
         self._blocks = dict[str, bytes]()
 
@@ -222,6 +231,8 @@ class _Parts:
             self.tiles.append(value)
         elif section.type == "ALPH":
             self.alpha = value
+        elif section.type == "QMAP":
+            self.quality_map = value
         elif section.type in METADATA_SECTIONS and value is not None:
             self._blocks[METADATA_SECTIONS[section.type]] = value
 
@@ -253,7 +264,7 @@ def _gather(walk: _Walk, report: Callable[[FormatError], None]) -> Container:
     except FormatError as error:
         report(error)
         _drop_uncertain(parts.tiles, certain, walk, report)
-    return Container(walk.header, tuple(parts.tiles), parts.alpha, parts.metadata())
+    return Container(walk.header, tuple(parts.tiles), parts.alpha, parts.metadata(), quality_map=parts.quality_map)
 
 
 def _drop_uncertain(
@@ -278,4 +289,4 @@ def _value(section: Section, payload: bytes | memoryview) -> bytes | tuple[float
     """What the section holds; None if its type is unknown. Raises FormatError for a resolution that cannot be."""
     if section.type == "dPIx":
         return unpack_dpi(section, payload)
-    return bytes(payload) if section.type in ("ALPH", "TILE", *METADATA_SECTIONS) else None
+    return bytes(payload) if section.type in _PAYLOADS else None

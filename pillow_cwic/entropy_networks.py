@@ -51,7 +51,9 @@ class PlaneNetwork(nn.Module):
         self._init_weights()
 
     def _group_masks(self, config: ModelConfig) -> None:
-        feature = torch.arange(config.group_features * config.plane_groups) // config.group_features  # group of a feature
+        feature = (
+            torch.arange(config.group_features * config.plane_groups) // config.group_features
+        )  # group of a feature
         plane = torch.arange(config.planes) // config.group_planes  # group of a plane
         masks = {
             "before": feature[:, None] > plane[None],
@@ -70,7 +72,9 @@ class PlaneNetwork(nn.Module):
             self.neighbours.weight.mul_(4.0)
             self.out.weight.mul_(2.0)
 
-    def forward(self, codes: Tensor, level: Tensor, quality_index: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    def forward(
+        self, codes: Tensor, level: Tensor, quality_index: Tensor, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
         """codes [B,n,h,w] in {-1,0,1}, level [B,1,h,w], quality_index [B] -> logits [B,n,h,w] float32."""
         codes = codes.to(dtype)
         rows = torch.arange(codes.shape[2], device=codes.device)
@@ -79,7 +83,7 @@ class PlaneNetwork(nn.Module):
         known = torch.cat([level_input(level, self.levels), torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
         h = F.conv2d(codes, self.earlier.weight * self.before, self.earlier.bias, padding=1)  # [B,width,h,w]
         h = h + F.conv2d(codes * anchor, self.neighbours.weight * self.same, padding=2) * (1 - anchor)
-        h = h + self.map_out(clamped_relu(self.map_mid(F.relu(self.map_in(known)))))
+        h = h + self.map_out(clamped_relu(self.map_mid(clamped_relu(self.map_in(known)))))
         h = h + self.level(level[:, 0].long()).to(dtype).permute(0, 3, 1, 2)
         h = clamped_relu(h + self.quality(quality_index)[:, :, None, None].to(dtype))
         h = clamped_relu(F.conv2d(h, self.mid.weight * self.before_or_same, self.mid.bias))

@@ -9,19 +9,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-REGION_LEVELS = 8.0
-"""Importance levels that a user's importance picture adds at 255 (and takes away at 0)."""
-
 RAMP_LEVELS = 2.5
 """Width of the mask's proxy gradient, in levels."""
 
 
-def quantize(p: Tensor, levels: int, offset: Tensor | float = 0.0) -> Tensor:
-    """Importance `p` in (0, 1), any shape -> level 0..levels-1 in the same shape and float type.
-
-    `offset` is added in levels: the user's region of interest.
-    """
-    return torch.floor(p * levels + offset).clamp(0, levels - 1)
+def quantize(p: Tensor, levels: int) -> Tensor:
+    """Importance `p` in (0, 1), any shape -> level 0..levels-1 in the same shape and float type."""
+    return torch.floor(p * levels).clamp(0, levels - 1)
 
 
 def mask(p: Tensor, first_level: Sequence[int], levels: int) -> Tensor:

@@ -42,10 +42,12 @@ class QualityModulation(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor, quality_index: Tensor) -> Tensor:
-        """x [B,c,h,w], quality_index [B] integers -> [B,c,h,w]."""
+        """x [B,c,h,w], quality_index integers [B], or [B,h,w] where regions differ -> [B,c,h,w]."""
         t = quality_index.float() / self.last * 2 - 1  # -1..1
-        basis = torch.stack([t, t * t, t**3], 1)  # [B,3]
-        scale, shift = self.out(F.gelu(self.hidden(basis))).to(x.dtype)[:, :, None, None].chunk(2, 1)
+        basis = torch.stack([t, t * t, t**3], -1)  # [B,3] or [B,h,w,3]
+        both = self.out(F.gelu(self.hidden(basis))).to(x.dtype)  # [B,2c] or [B,h,w,2c]
+        both = both[:, :, None, None] if both.dim() == 2 else both.permute(0, 3, 1, 2)  # [B,2c,1,1] or [B,2c,h,w]
+        scale, shift = both.chunk(2, 1)
         return x * (1 + scale) + shift
 
 
@@ -59,7 +61,12 @@ class Encoder(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        c4, c8, side, count = config.quarter_channels, config.eighth_channels, config.importance_channels, config.quality_count
+        c4, c8, side, count = (
+            config.quarter_channels,
+            config.eighth_channels,
+            config.importance_channels,
+            config.quality_count,
+        )
         self.stem = nn.Conv2d(3 * 4 * 4, c4, 3, padding=1)
         self.quarter = blocks(config.encoder_quarter_blocks, c4)
         self.down = nn.Conv2d(c4, c8, 4, 2, 1)
@@ -69,7 +76,11 @@ class Encoder(nn.Module):
         self.quality_out = QualityModulation(c8, count)
         self.codes = nn.Conv2d(c8, config.planes, 3, padding=1)
         self.importance = nn.Sequential(
-            nn.Conv2d(c8, side, 3, padding=1), nn.ReLU(), ResidualBlock(side), ResidualBlock(side), nn.Conv2d(side, 1, 1)
+            nn.Conv2d(c8, side, 3, padding=1),
+            nn.ReLU(),
+            ResidualBlock(side),
+            ResidualBlock(side),
+            nn.Conv2d(side, 1, 1),
         )
         self.quality_importance = QualityModulation(1, count)
 
@@ -81,7 +92,10 @@ class Encoder(nn.Module):
         return h + self.shortcut(F.pixel_unshuffle(x, GRID))
 
     def heads(self, features: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B,c8,h,w], quality_index [B] -> code features [B,n,h,w] and importance logits [B,1,h,w]."""
+        """features [B,c8,h,w], quality_index [B] or [B,h,w] -> code features [B,n,h,w], importance [B,1,h,w].
+
+        Neither has its sigmoid yet.
+        """
         h = self.quality_out(self.eighth(self.quality_in(features, quality_index)), quality_index)
         importance = self.quality_importance(self.importance(h), quality_index)
         return self.codes(h).float(), importance.float()
@@ -108,7 +122,7 @@ class Decoder(nn.Module):
         self.out = nn.Conv2d(c4, 3 * 4 * 4, 3, padding=1)
 
     def forward(self, codes: Tensor, quality_index: Tensor) -> Tensor:
-        """codes [B,n,h,w], quality_index [B] -> picture [B,3,8h,8w]; nominally in [0,1], not clamped."""
+        """codes [B,n,h,w], quality_index [B] or [B,h,w] -> picture [B,3,8h,8w]; nominally in [0,1], not clamped."""
         x = self.quality_in(self.stem(codes), quality_index)  # [B,c8,h,w]
         linear = self.shortcut_in(x)
         x = self.quality_out(self.eighth(x), quality_index)

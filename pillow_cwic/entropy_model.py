@@ -1,0 +1,267 @@
+"""The convolutional entropy coder in exact integers (paper, section 3.4; docs/format.md, section 5).
+
+Gives P(bit = 1) for every bit of the importance map and of the kept code planes, and walks over them in the order that
+a decoder can follow. The same walk writes and reads: the bit coder it is given decides which. Two machines that hold
+the same weights file get the same probabilities, bit for bit: all arithmetic is on integers (`integer_layer`), tables
+are stored as integers, and products run in float64 where torch was told to lower float32 precision.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .config import ModelConfig
+from .errors import WeightsError
+from .integer_layer import CEILING, LOGIT_MAX, ONE, TO_ACTIVATION, TO_LOGIT, Layer
+from .neighbourhood import gather, inner, patches, steps
+from .range_coder import BitCoder, RangeReader, RangeWriter
+
+STAGES = (4, 2, 1)  # grid spacings at which the importance map is filled in, after the coarsest of 8
+LEVEL_UNIT = ONE // 4  # one importance level as a network input
+
+
+def level_input(level: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
+    """Levels, any shape -> centred network input in activation units."""
+    return ((level - levels // 2) * LEVEL_UNIT).to(dtype)
+
+
+class IntegerWeights:
+    """Reads the `entropy.*` tensors of a weights file into layers, refusing what is missing or misshapen."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self.tensors, self.dtype = tensors, dtype
+        self.bounds: dict[str, float] = {}
+
+    def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
+        """One integer tensor by its name without the prefix `entropy.`."""
+        found = self.tensors.get(f"entropy.{name}")
+        if found is None:
+            raise WeightsError(f"weights file has no tensor entropy.{name}")
+        if found.dtype != dtype:
+            raise WeightsError(f"entropy.{name} is {found.dtype}, expected {dtype}")
+        return found
+
+    def layer(self, name: str, limits: list[int], shift: int = TO_ACTIVATION) -> Layer:
+        """The layer `name`, whose inputs are at most `limits` in magnitude; notes its accumulator bound."""
+        weight, bias = self.tensor(f"{name}.weight", torch.int16), self.tensor(f"{name}.bias", torch.int32)
+        layer = Layer(name, weight, bias, limits, shift, self.dtype)
+        self.bounds[name] = layer.bound
+        return layer
+
+
+class MapCoder:
+    """The importance map: coarse to fine, each level one walk down a binary tree."""
+
+    def __init__(self, weights: IntegerWeights, config: ModelConfig) -> None:
+        width, centre = config.map_channels, config.levels // 2
+        self.levels, self.depth, self.dtype = config.levels, config.levels.bit_length() - 1, weights.dtype
+        self.coarsest = weights.tensor("maps.coarsest", torch.int16).to(weights.dtype)
+        self.conv1 = weights.layer("maps.conv1", [centre * LEVEL_UNIT, ONE, ONE] * 25)
+        self.conv2 = weights.layer("maps.conv2", [CEILING] * (9 * width))
+        self.conv3 = weights.layer("maps.conv3", [CEILING] * width)
+        self.out = weights.layer("maps.out", [CEILING] * width, TO_LOGIT)
+
+    def walk(self, code: "LogitCoder", shape: tuple[int, int], quality_index: int, level: Tensor | None) -> Tensor:
+        """Code the levels [h,w] (given: written, None: read) -> the levels, int64 [h,w]."""
+        known = torch.zeros(shape, dtype=torch.int64)
+        first = known[::8, ::8]
+        logits = self.coarsest[quality_index].expand(first.numel(), -1)
+        given = None if level is None else level[::8, ::8].reshape(-1)
+        first.copy_(self._tree(code, logits, given).view_as(first))
+        for step, spacing in enumerate(STAGES):
+            grid = known[::spacing, ::spacing]
+            rows, cols = torch.arange(grid.shape[0])[:, None] % 2, torch.arange(grid.shape[1])[None] % 2
+            given = None if level is None else level[::spacing, ::spacing]
+            self._fill(
+                code, grid, (rows == 0) & (cols == 0), (rows == 1) & (cols == 1), (quality_index, 2 * step), given
+            )
+            self._fill(code, grid, rows == cols, rows != cols, (quality_index, 2 * step + 1), given)
+        return known
+
+    def _fill(
+        self, code: "LogitCoder", grid: Tensor, known: Tensor, new: Tensor, row: tuple[int, int], given: Tensor | None
+    ) -> None:
+        """Code the levels of `grid` [h,w] at `new` from those at `known`, in place; `row` picks conv1's bias."""
+        at = new.reshape(-1).nonzero()[:, 0]
+        if not len(at):
+            return
+        shape = (grid.shape[0], grid.shape[1])
+        flag = known.to(self.dtype) * ONE
+        x = torch.stack([level_input(grid, self.levels, self.dtype) * known, flag, torch.full_like(flag, ONE)], -1)
+        h = self.conv1(patches(x.view(-1, 3), shape, 2), row)  # [h*w,width]
+        logits = self.out(self.conv3(self.conv2(patches(h, shape, 1, at))))  # [m,levels-1]
+        grid[new] = self._tree(code, logits, None if given is None else given[new])
+
+    def _tree(self, code: "LogitCoder", logits: Tensor, level: Tensor | None) -> Tensor:
+        """Node logits [m,levels-1], levels [m] or None -> levels [m]; one call of the coder per depth."""
+        node = torch.zeros(len(logits), dtype=torch.int64)
+        out = torch.zeros_like(node)
+        for depth in range(self.depth):
+            given = None if level is None else (level >> (self.depth - 1 - depth)) & 1
+            bit = code(logits.gather(1, node[:, None])[:, 0], given)
+            node, out = 2 * node + 1 + bit, 2 * out + bit
+        return out
+
+
+@dataclass
+class _Half:
+    """One parity of the checkerboard: its positions, those that keep the most planes first.
+
+    So the positions that a group still needs are a prefix, and buffers are slices. `inputs` holds the columns of the
+    hidden layers: neighbours in the group | one-hot level | map features | 3x3 of every earlier group.
+    """
+
+    at: Tensor  # [m] flat positions
+    slot: Tensor  # [m] the same in the padded map
+    kept: Tensor  # [m] planes kept
+    inputs: Tensor  # [m,columns]
+    hidden: Tensor  # [m,groups*features]
+    active: list[int]  # positions that keep planes of each group, then 0
+
+
+class PlaneCoder:
+    """The code planes: group after group, in each the even positions of a checkerboard before the odd ones."""
+
+    def __init__(self, weights: IntegerWeights, config: ModelConfig) -> None:
+        self.config, self.dtype = config, weights.dtype
+        size, side, fill = config.group_planes, config.map_features, config.group_features
+        self.map_in = weights.layer("planes.map_in", [config.levels // 2 * LEVEL_UNIT, ONE] * 25)
+        self.map_mid = weights.layer("planes.map_mid", [CEILING] * (9 * side))
+        self.near = 12 * size  # columns of the neighbours in the group
+        self.fixed = self.near + config.levels + side  # columns that every group has
+        groups = range(config.plane_groups)
+        common = [ONE] * (self.near + config.levels) + [CEILING] * side
+        self.hidden = [weights.layer(f"planes.{g}.hidden", common + [ONE] * (9 * size * g)) for g in groups]
+        self.mid = [weights.layer(f"planes.{g}.mid", [CEILING] * (fill * (g + 1))) for g in groups]
+        self.out = [weights.layer(f"planes.{g}.out", [CEILING] * fill, TO_LOGIT) for g in groups]
+
+    def walk(self, code: "LogitCoder", level: Tensor, quality_index: int, codes: Tensor | None) -> Tensor:
+        """Code the planes of a map of levels int64 [h,w]; codes int8 [n,h*w] in {-1,0,1} given: written, None: read.
+
+        Returns the codes, int8 [n,h*w], 0 where the importance mask leaves a plane out.
+        """
+        config, (height, width) = self.config, level.shape
+        size, kept = config.group_planes, torch.tensor(config.kept_planes)[level.reshape(-1)]
+        groups = -(-int(kept.max()) // size)  # groups beyond the highest level are empty
+        padded = torch.zeros(groups, (height + 4) * (width + 4), size, dtype=self.dtype)  # codes so far, border of 2
+        halves = self._halves(level, kept, groups)
+        near = steps(2, width + 4, lambda dy, dx: (dy + dx) % 2 == 1)  # the 12 of the other parity in 5x5
+        around, inside = steps(1, width + 4), inner(height, width, 2)
+        out = torch.zeros(config.planes, height * width, dtype=torch.int8)
+        for g in range(groups):
+            group = slice(g * size, (g + 1) * size)
+            for parity, half in enumerate(halves):
+                if parity and half.active[g]:
+                    half.inputs[: half.active[g], : self.near] = gather(padded[g], half.slot[: half.active[g]], near)
+                given = None if codes is None else codes[group, half.at[: half.active[g]]].t()
+                self._group(code, half, (g, parity, quality_index), padded[g], given)
+            for half in halves:  # this group as context of the later ones
+                column = self.fixed + 9 * size * g
+                if half.active[g + 1]:
+                    part = half.inputs[: half.active[g + 1], column : column + 9 * size]
+                    part.copy_(gather(padded[g], half.slot[: half.active[g + 1]], around))
+            out[group] = (padded[g][inside] / ONE).t().to(torch.int8)
+        return out
+
+    def _halves(self, level: Tensor, kept: Tensor, groups: int) -> list[_Half]:
+        """Both parities with their fixed input columns filled."""
+        config, (height, width) = self.config, level.shape
+        centred = level_input(level.reshape(-1), config.levels, self.dtype)
+        known = self.map_in(patches(torch.stack([centred, torch.full_like(centred, ONE)], 1), (height, width), 2))
+        parity = (torch.arange(height)[:, None] + torch.arange(width)[None]).reshape(-1) % 2
+        columns = self.fixed + 9 * config.group_planes * max(groups - 1, 0)
+        halves = []
+        for which in (0, 1):
+            at = (parity == which).nonzero()[:, 0]
+            at = at[kept[at].argsort(descending=True, stable=True)]
+            at = at[: int((kept[at] > 0).sum())]
+            inputs = torch.empty(len(at), columns, dtype=self.dtype)  # every part is filled before its use
+            inputs[:, self.near : self.near + config.levels] = 0
+            inputs[torch.arange(len(at)), self.near + level.reshape(-1)[at]] = ONE
+            inputs[:, self.near + config.levels : self.fixed] = self.map_mid(patches(known, (height, width), 1, at))
+            active = [int((kept[at] > g * config.group_planes).sum()) for g in range(groups)] + [0]
+            hidden = torch.empty(len(at), groups * config.group_features, dtype=self.dtype)
+            halves.append(_Half(at, inner(height, width, 2)[at], kept[at], inputs, hidden, active))
+        return halves
+
+    def _group(
+        self, code: "LogitCoder", half: _Half, step: tuple[int, int, int], padded: Tensor, given: Tensor | None
+    ) -> None:
+        """Code one group at one parity into `padded` [p,size]; step is (group, parity, quality index)."""
+        (g, parity, quality_index), fill, size = step, self.config.group_features, self.config.group_planes
+        count = half.active[g]
+        if not count:
+            return
+        skip = 0 if parity else self.near  # even positions have no neighbours in their group yet
+        x = half.inputs[:count, skip : self.fixed + 9 * size * g]
+        half.hidden[:count, g * fill : (g + 1) * fill] = self.hidden[g](x, (quality_index,), skip)
+        logits = self.out[g](self.mid[g](half.hidden[:count, : (g + 1) * fill]))  # [count,size]
+        exists = half.kept[:count, None] > g * size + torch.arange(size)
+        values = logits.new_zeros(count, size)
+        bits = code(logits[exists], None if given is None else (given[exists] > 0).long())
+        values[exists] = (bits * 2 - 1).to(self.dtype) * ONE
+        padded.index_copy_(0, half.slot[:count], values)
+
+
+class LogitCoder:
+    """Turns integer logits into table probabilities and hands bits to or from a bit coder."""
+
+    def __init__(self, bit_coder: BitCoder, probability: np.ndarray) -> None:
+        self.bit_coder, self.probability = bit_coder, probability
+
+    def __call__(self, logits: Tensor, bits: Tensor | None) -> Tensor:
+        """logits [m] in -128..128, bits [m] int64 or None -> bits [m] int64."""
+        p = self.probability[logits.numpy().astype(np.int64) + LOGIT_MAX]
+        given = None if bits is None else bits.numpy().astype(np.int32)
+        return torch.from_numpy(self.bit_coder(p, given)).long()
+
+
+class EntropyModel:
+    """Codes and importance levels of a tile <-> its range-coded bytes."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], config: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
+        """WeightsError where a tensor is missing, misshapen, or its sums could leave exact arithmetic."""
+        weights = IntegerWeights(tensors, dtype)
+        self.config = config
+        self.maps, self.planes = MapCoder(weights, config), PlaneCoder(weights, config)
+        self.bounds = weights.bounds
+        table = weights.tensor("probability", torch.uint16).numpy().astype(np.float64)
+        if table.shape != (2 * LOGIT_MAX + 1,) or table.min() < 32 or table.max() > 65504:
+            raise WeightsError("entropy.probability must hold 257 values in 32..65504")
+        self.probability = table / 65536
+
+    def encode(self, codes: Tensor, level: Tensor, quality_index: int) -> bytes:
+        """codes int8 [n,h,w] in {-1,0,1}, level [h,w] -> the tile's stream."""
+        writer = RangeWriter()
+        self.walk(writer, (level.shape[0], level.shape[1]), quality_index, codes, level)
+        return writer.to_bytes()
+
+    def decode(self, stream: bytes, shape: tuple[int, int], quality_index: int) -> tuple[Tensor, Tensor]:
+        """A tile's stream -> codes int8 [n,h,w], level uint8 [h,w]; FormatError where no encoder wrote it."""
+        reader = RangeReader(stream)
+        codes, level = self.walk(reader, shape, quality_index)
+        reader.finish()
+        return codes, level
+
+    def decode_level(self, stream: bytes, shape: tuple[int, int], quality_index: int) -> Tensor:
+        """Only the importance levels of a tile's stream, uint8 [h,w]: they come first."""
+        code = LogitCoder(RangeReader(stream), self.probability)
+        return self.maps.walk(code, shape, quality_index, None).to(torch.uint8)
+
+    def walk(
+        self,
+        bit_coder: BitCoder,
+        shape: tuple[int, int],
+        quality_index: int,
+        codes: Tensor | None = None,
+        level: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Visit every bit of a tile of shape [h,w] in coding order; returns codes and level as `decode` does."""
+        code = LogitCoder(bit_coder, self.probability)
+        q = self.maps.walk(code, shape, quality_index, None if level is None else level.long())
+        flat = None if codes is None else codes.flatten(1)
+        out = self.planes.walk(code, q, quality_index, flat)
+        return out.view(-1, *shape), q.to(torch.uint8)

@@ -1,0 +1,58 @@
+"""One layer of the entropy network in exact integers, and the bound that makes float arithmetic exact.
+
+Numbers are integers held in a float tensor: activations in units of 2^-5, weights in units of 2^-8, sums in units of
+2^-13. Float addition and multiplication of integers are exact, in any order, with or without fused multiply-add, on
+any device, while every partial sum stays below 2^24 in magnitude. `Layer` refuses weights for which that is not
+certain. What must not happen is a reduced-precision product: see `EntropyModel` for who guards against it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .errors import WeightsError
+
+WEIGHT_BITS = 8  # fraction bits of weights
+ACTIVATION_BITS = 5  # fraction bits of activations and of every input
+LOGIT_BITS = 4  # fraction bits of logits
+ONE = 1 << ACTIVATION_BITS  # the number 1.0 as an activation
+CEILING = 127  # activations are 0..127: [0, 4)
+LOGIT_MAX = 128  # logits are -128..128: [-8, 8]
+EXACT = 1 << 24  # float32 holds every integer up to here
+
+TO_ACTIVATION = WEIGHT_BITS  # shift from a sum to an activation
+TO_LOGIT = WEIGHT_BITS + ACTIVATION_BITS - LOGIT_BITS  # shift from a sum to a logit
+
+
+def accumulator_bound(weight: Tensor, bias: Tensor, limits: Tensor, shift: int) -> float:
+    """Largest magnitude that any partial sum can reach, in any order of summation.
+
+    weight [in,out] and bias [...,out] integers; limits [in]: the largest |input| of every column.
+    """
+    reach = (weight.double().abs() * limits.double()[:, None]).sum(0)  # [out]
+    return float((reach + bias.double().abs().reshape(-1, weight.shape[1]).amax(0)).max()) + 2.0 ** (shift - 1)
+
+
+class Layer:
+    """`clamp(floor((x @ weight + bias + half) / 2^shift), low, high)` in integers."""
+
+    def __init__(
+        self, name: str, weight: Tensor, bias: Tensor, limits: Sequence[int], shift: int, dtype: torch.dtype
+    ) -> None:
+        """weight [in,out] int16, bias [...,out] int32: where it has leading axes, the caller picks a row."""
+        if weight.shape[0] != len(limits) or bias.shape[-1] != weight.shape[1]:
+            shapes = f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)}"
+            raise WeightsError(f"entropy.{name}: {shapes} do not fit {len(limits)} inputs")
+        self.bound = accumulator_bound(weight, bias, torch.tensor(limits), shift)
+        if self.bound >= EXACT:
+            raise WeightsError(f"entropy.{name}: sums may reach {self.bound:.0f}, beyond exact arithmetic ({EXACT})")
+        self.weight = weight.to(dtype).contiguous()
+        self.bias = (bias.double() + 2.0 ** (shift - 1)).to(dtype)  # half added once: floor then rounds
+        self.scale = 2.0**-shift
+        self.low, self.high = (-LOGIT_MAX, LOGIT_MAX) if shift == TO_LOGIT else (0, CEILING)
+
+    def __call__(self, x: Tensor, bias_row: tuple[int, ...] = (), skip: int = 0) -> Tensor:
+        """x [m,in-skip] -> [m,out]; `skip` leaves out the first inputs where they are all zero."""
+        total = torch.addmm(self.bias[bias_row], x, self.weight[skip:])
+        return total.mul_(self.scale).floor_().clamp_(self.low, self.high)

@@ -1,0 +1,108 @@
+"""The CNNs over pictures of any size: pixels -> codes and levels, codes -> pixels, window by window.
+
+A window carries a halo as wide as the network's receptive field, so the result does not depend on how a picture was
+cut (up to float rounding). Memory is bounded by the window, not by the picture.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .binarizer import signs
+from .config import GRID
+from .importance import kept, quantize
+from .model import Model, inference
+from .tiling import Box, code_grid, covering, windows
+
+Pixels = NDArray[np.uint8]
+QualityShift = NDArray[np.int16]
+
+CACHED_POSITIONS = 1 << 19
+"""Code positions up to which features are kept between qualities (512 MB at 256 channels): 33 megapixels."""
+
+
+class Analysis:
+    """A picture on its way to codes; the part of the encoder that no quality changes is run once.
+
+    (For pictures beyond CACHED_POSITIONS it is run for each quality: time instead of memory.)
+    """
+
+    def __init__(self, model: Model, pixels: Pixels, quality_shift: QualityShift | None = None) -> None:
+        """pixels uint8 [H,W,3]; quality_shift [h,w] is added to the quality index at each code position."""
+        self.model, self.pixels, self.quality_shift = model, pixels, quality_shift
+        self.grid = code_grid(pixels.shape[1], pixels.shape[0])
+        self._features: dict[Box, Tensor] = {}
+
+    def codes(self, quality_index: int) -> tuple[Tensor, Tensor]:
+        """The codes int8 [n,h,w] in {-1,0,1} and the importance levels uint8 [h,w]."""
+        shape = self.grid.height, self.grid.width
+        codes = torch.empty(self.model.config.planes, *shape, dtype=torch.int8, device="cpu")
+        level = torch.empty(shape, dtype=torch.uint8, device="cpu")
+        for core in windows(self.grid):
+            window = core.grow(self.model.config.encoder_halo, self.grid)
+            with inference():
+                part, q = self._window(window, quality_index)
+                inside = core.within(window).slices
+                codes[:, *core.slices] = part[:, *inside].cpu()
+                level[core.slices] = q[inside].cpu()
+        return codes, level
+
+    def _window(self, window: Box, quality_index: int) -> tuple[Tensor, Tensor]:
+        """Codes int8 [n,h,w] and levels uint8 [h,w] of one window, halo included."""
+        config = self.model.config
+        index = quality_at(self.model, quality_index, self.quality_shift, window)
+        y, logit = self.model.encoder.heads(self._window_features(window), index)
+        q = quantize(torch.sigmoid(logit[0, 0]), config.levels)  # [h,w]
+        codes = signs(y[0]) * kept(q, config.first_level)  # [n,h,w]
+        return codes.to(torch.int8), q.to(torch.uint8)
+
+    def _window_features(self, window: Box) -> Tensor:
+        """Quality-independent features [1,c,h,w] of one window."""
+        found = self._features.get(window)
+        if found is None:
+            x = torch.from_numpy(cut(self.pixels, window.scale(GRID))).to(self.model.device)
+            x = x.permute(2, 0, 1)[None].float() / 255  # [1,3,H,W], channels last in memory
+            found = self.model.encoder.features(x)
+            if self.grid.width * self.grid.height <= CACHED_POSITIONS:
+                self._features[window] = found
+        return found
+
+
+def quality_at(model: Model, quality_index: int, shift: QualityShift | None, window: Box) -> Tensor:
+    """The networks' quality input in a window: [1], or [1,h,w] where the picture has regions."""
+    if shift is None:
+        return torch.tensor([quality_index], device=model.device)
+    index = torch.from_numpy(shift[window.slices].astype(np.int64)) + quality_index
+    return index.clamp(0, model.config.quality_count - 1)[None].to(model.device)
+
+
+def cut(pixels: Pixels, box: Box) -> Pixels:
+    """The pixels [H,W,3] in `box`; beyond the right and lower border the last column and row repeat."""
+    inside = pixels[box.slices]
+    missing = (box.height - inside.shape[0], box.width - inside.shape[1])
+    if missing == (0, 0):
+        return inside.copy()  # writable, which torch insists on
+    return np.pad(inside, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+
+
+def synthesize(
+    model: Model, codes: Tensor, quality: tuple[int, QualityShift | None], present: Box, region: Box
+) -> Pixels:
+    """Codes int8 [n,h,w] -> the pixels uint8 [H,W,3] of `region`.
+
+    quality: the index and its shift on the picture's whole code grid. `present` is where on that grid the codes lie:
+    they may be a part of it, as long as it holds the region and a halo around it.
+    """
+    out = np.empty((region.height, region.width, 3), np.uint8)
+    for core in windows(covering(region)):
+        window = core.grow(model.config.decoder_halo, present)
+        part = codes[:, *window.within(present).slices].to(model.device)
+        with inference():
+            x = part[None].float().contiguous(memory_format=torch.channels_last)  # [1,n,h,w]
+            index = quality_at(model, *quality, window)
+            picture = model.decoder(x, index)[0].clamp_(0, 1).mul_(255).round_().to(torch.uint8)  # [3,H,W]
+        seen = core.scale(GRID).grow(0, region)  # the core's pixels, cut off at the region
+        inside = picture[:, *seen.within(window.scale(GRID)).slices]
+        out[seen.within(region).slices] = inside.permute(1, 2, 0).cpu().numpy()
+    return out

@@ -1,0 +1,71 @@
+"""Threads that run torch on one core each, without touching the caller's own thread count.
+
+Entropy coding is many small steps. A second thread inside a step saves little and, where another process wants the
+core, costs up to fifty times as much, because every step waits for both. torch.set_num_threads would help but is
+process-wide as well: it sets the calling thread's count (OpenMP keeps one per thread) and the default of threads to
+come. So a worker sets its own count to one and puts the default back from a short-lived thread.
+
+Code that runs here is also free of the caller's autocast, default device and inference mode: those are per thread.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_lock = threading.Lock()
+_executor: ThreadPoolExecutor | None = None
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _in_new_thread(function: Callable[[], R]) -> R:
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
+
+
+def _start_worker() -> None:
+    with _lock:  # one at a time: each puts back what it found
+        default = _in_new_thread(torch.get_num_threads)
+        torch.set_num_threads(1)
+        _in_new_thread(lambda: torch.set_num_threads(default))
+
+
+def _pool() -> ThreadPoolExecutor:
+    global _executor
+    with _lock:
+        if _executor is None:
+            # At most 8: each tile in work needs about 100 MB.
+            _executor = ThreadPoolExecutor(min(available_cores(), 8), "pillow-cwic", _start_worker)
+        return _executor
+
+
+def map_one_thread(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`[function(item) for item in items]`, in parallel, each call on a single-threaded torch."""
+
+    def call(item: T) -> R:
+        with torch.inference_mode():
+            return function(item)
+
+    return list(_pool().map(call, items))
+
+
+def _after_fork_in_child() -> None:
+    global _executor, _lock
+    _executor, _lock = None, threading.Lock()  # the parent's threads do not exist here
+    torch.set_num_threads(1)  # a forked OpenMP pool hangs at its first parallel region
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

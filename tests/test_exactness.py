@@ -1,0 +1,152 @@
+"""The same file gives the same probabilities and codes, whatever the processor's settings."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pillow_cwic
+from pillow_cwic import container, model, tiling, weights, workers
+from pillow_cwic.entropy_model import EntropyModel
+from pillow_cwic.errors import WeightsError
+from pillow_cwic.range_coder import RangeReader
+
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.cwic"))
+
+
+class HashingReader(RangeReader):
+    """Reads bits and keeps a hash of every probability it was given, and of every bit."""
+
+    def __init__(self, stream: bytes) -> None:
+        super().__init__(stream)
+        self.sha256 = hashlib.sha256()
+
+    def __call__(self, probability, bits=None):
+        """As RangeReader, remembering."""
+        bits = super().__call__(probability, bits)
+        self.sha256.update(probability.tobytes())
+        self.sha256.update(bits.tobytes())
+        return bits
+
+
+def fingerprint(entropy: EntropyModel, path: Path) -> str:
+    """One hash over all probabilities and bits of a file's tiles, in coding order."""
+    parsed = container.read(path.read_bytes())
+    hashes = []
+    for stream, tile in zip(parsed.tiles, tiling.tiles(*parsed.header.size, parsed.header.tile_size), strict=True):
+        reader = HashingReader(stream)
+        entropy.walk(reader, (tile.height, tile.width), parsed.header.quality_index)
+        hashes.append(reader.sha256.hexdigest())
+    return ",".join(hashes)
+
+
+def all_fingerprints() -> dict[str, str]:
+    """Fingerprints of the golden files with 1 and 2 threads, oneDNN on and off, float32 and float64."""
+    loaded = weights.load(None, torch.device("cpu"))
+    found = {}
+    for dtype in (torch.float32, torch.float64):
+        entropy = EntropyModel(loaded._tensors, loaded.config, dtype)
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            for onednn in (True, False):
+                with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=onednn):
+                    for path in GOLDEN:
+                        setting = f"{path.name} {dtype} {threads} threads oneDNN {onednn}"
+                        found[setting] = fingerprint(entropy, path)
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, str]:
+    """Fingerprints by file name, computed once in this process in the plainest setting."""
+    loaded = weights.load(None, torch.device("cpu"))
+    entropy = EntropyModel(loaded._tensors, loaded.config, torch.float64)
+    return {path.name: workers.map_one_thread(lambda p: fingerprint(entropy, p), [path])[0] for path in GOLDEN}
+
+
+@pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
+def test_probabilities_do_not_depend_on_the_processor_or_its_settings(capability, expected):
+    """Every probability and bit is the same at every CPU capability, thread count, oneDNN setting and float type."""
+    result = subprocess.run(
+        [sys.executable, __file__],
+        env={**os.environ, "ATEN_CPU_CAPABILITY": capability},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = json.loads(result.stdout)
+    assert len(found) == 8 * len(GOLDEN) > 0
+    assert {setting: value for setting, value in found.items() if value != expected[setting.split()[0]]} == {}
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_a_lowered_float32_precision_changes_no_code(precision, expected):
+    """torch.set_float32_matmul_precision() may make products inexact; the entropy model then uses float64."""
+    loaded = weights.load(None, torch.device("cpu"))
+    try:
+        torch.set_float32_matmul_precision(precision)
+        found = {path.name: fingerprint(loaded.entropy, path) for path in GOLDEN}
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert found == expected
+
+
+def test_the_callers_autocast_and_defaults_change_no_code(expected):
+    """Autocast, a default dtype of float64 and a default device around a call leave the decoded picture as it is."""
+    data = GOLDEN[0].read_bytes()
+    plain = pillow_cwic.decode(data, device="cpu")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(pillow_cwic.decode(data, device="cpu"), plain)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert np.array_equal(pillow_cwic.decode(data, device="cpu"), plain)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.device("meta"):
+        assert np.array_equal(pillow_cwic.decode(data, device="cpu"), plain)
+
+
+def test_every_layer_stays_far_within_exact_arithmetic():
+    """The proven accumulator bound of the shipped model is below 2^24 in every layer, with room to spare."""
+    bounds = weights.load(None, torch.device("cpu")).entropy.bounds
+    assert len(bounds) == 6 + 3 * 16
+    assert 0 < max(bounds.values()) < 0.6 * 2**24
+
+
+def test_weights_that_could_leave_exact_arithmetic_are_refused():
+    """A model whose sums may exceed 2^24 does not load, and the message names the layer."""
+    loaded = weights.load(None, torch.device("cpu"))
+    tensors = dict(loaded._tensors)
+    tensors["entropy.maps.conv2.weight"] = torch.full_like(tensors["entropy.maps.conv2.weight"], 300)
+    with pytest.raises(WeightsError, match=r"entropy\.maps\.conv2: sums may reach \d+, beyond exact arithmetic"):
+        EntropyModel(tensors, loaded.config)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_decodes_the_same_picture():
+    """Networks on a GPU give the CPU's pixels within 1 of 255; codes come from the same integer walk."""
+    for path in GOLDEN:
+        data = path.read_bytes()
+        cpu, gpu = (pillow_cwic.decode(data, device=device).astype(int) for device in ("cpu", "cuda"))
+        assert np.abs(cpu - gpu).max() <= 1
+
+
+def test_float32_precision_is_judged_by_what_torch_says():
+    """The guard that picks float64 follows torch's own setting."""
+    assert model.exact_float32()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        assert not model.exact_float32()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(all_fingerprints()))
