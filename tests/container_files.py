@@ -1,6 +1,7 @@
 """Containers for the tests: a sound one with everything in it, and the parts to make unsound ones by hand."""
 
 import io
+import random
 import struct
 import zlib
 
@@ -48,10 +49,37 @@ class Pipe:
 
     def __init__(self, data: bytes, step: int = 7) -> None:
         self._data, self._step = io.BytesIO(data), step
-        self.taken = 0
+        self.taken = self.largest = 0  # bytes read in all; bytes asked for at once
 
     def read(self, count: int) -> bytes:
         """At most `step` bytes."""
+        self.largest = max(self.largest, count)
         part = self._data.read(min(count, self._step))
         self.taken += len(part)
         return part
+
+
+def scramble(data: bytes, chance: random.Random) -> bytes:
+    """A file with sections dropped, doubled, swapped, given other lengths or types, or bytes changed."""
+    pieces = [data[:8]] + [data[s.offset : s.end] for s in container.read_header(data).sections]
+    for _ in range(chance.randint(1, 3)):
+        at, to = chance.randrange(len(pieces)), chance.randrange(len(pieces))
+        match chance.randrange(7):
+            case 0:
+                pieces[at], pieces[to] = pieces[to], pieces[at]
+            case 1:
+                pieces.insert(to, pieces[at])
+            case 2:
+                pieces[at] = b""
+            case 3 if len(pieces[at]) > 8:  # another length, small or any
+                length = chance.choice([chance.getrandbits(32), chance.randrange(64)])
+                pieces[at] = pieces[at][:4] + struct.pack(">I", length) + pieces[at][8:]
+            case 4 if len(pieces[at]) > 11:  # another type, with the checksum made to fit
+                kind = chance.choice(["HEAD", "ALPH", "TILE", "dPIx", "cMNT", "ABCD", "abcd"])
+                pieces[at] = section(kind, pieces[at][8:-4])
+            case 5 if len(pieces[at]) > 11:  # another payload, with the checksum made to fit
+                pieces[at] = section(pieces[at][:4], chance.randbytes(chance.choice([0, 4, 16, 20])))
+            case _:
+                cut = chance.randrange(len(pieces[at]) + 1)
+                pieces[at] = pieces[at][:cut] + chance.randbytes(chance.randrange(4)) + pieces[at][cut:]
+    return b"".join(pieces)

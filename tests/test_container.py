@@ -14,7 +14,7 @@ from container_files import ALPHA, FILE, GOLDEN, HEADER, METADATA, MODEL, TILES,
 
 from pillow_cwic import container
 from pillow_cwic.container import Container, Header, Metadata, Section
-from pillow_cwic.errors import CwicError
+from pillow_cwic.errors import CwicError, FormatError
 
 
 def test_golden_bytes_are_written() -> None:
@@ -226,6 +226,13 @@ def test_read_preamble_checks_what_it_reads() -> None:
         data = bytearray(FILE)
         data[position] ^= 0x04
         with pytest.raises(CwicError):
+            container.read_preamble(io.BytesIO(data))
+
+
+def test_read_preamble_minds_the_order() -> None:
+    """The section that ends the preamble must be the one that HEAD announces."""
+    for data in (file(head(flags=2), TWO), file(head(), section("ALPH", b"p"), TWO)):
+        with pytest.raises(FormatError, match=r"section (TILE|ALPH) at offset 40: expected"):
             container.read_preamble(io.BytesIO(data))
 
 

@@ -7,7 +7,7 @@ import time
 import tracemalloc
 
 import pytest
-from container_files import FILE, GOLDEN, TWO, Pipe, file, head, section
+from container_files import FILE, GOLDEN, TWO, Pipe, file, head, scramble, section
 
 from pillow_cwic import container
 from pillow_cwic.container import Container
@@ -21,18 +21,15 @@ MALFORMED = {
     "other_format": (b"\x89PNG\r\n\x1a\n" + bytes(99), "not a .cwic file: it starts with 89 50 4e 47"),
     "head_missing": (file(TWO), "section TILE at offset 8: expected section HEAD"),
     "nothing_behind_signature": (file(), "cut off at offset 8: a section of 12 bytes or more is due"),
-    "head_too_short": (file(section("HEAD", b"\x01" * 19), TWO), "HEAD at offset 8: its length is 19, expected 20"),
-    "head_too_long": (file(section("HEAD", b"\x01" * 21), TWO), "HEAD at offset 8: its length is 21, expected 20"),
-    "head_empty": (file(section("HEAD"), TWO), "HEAD at offset 8: its length is 0, expected 20"),
+    "head_too_short": (file(section("HEAD", b"\x01" * 19), TWO), "its length is 19, expected 20"),
+    "head_too_long": (file(section("HEAD", b"\x01" * 21), TWO), "its length is 21, expected 20"),
+    "head_beyond_64_bytes": (file(section("HEAD", b"\x02" * 45), TWO), "its length is 45, expected 20"),
+    "head_empty": (file(section("HEAD"), TWO), "its length is 0, expected 20"),
     "head_checksum": (GOLDEN[:16] + b"\x02" + GOLDEN[17:], "checksum mismatch: section HEAD at offset 8"),
     "head_twice": (file(head(), head(), TWO), "section HEAD at offset 40: a second HEAD"),
-    "quality_64": (
-        file(head(quality=64), TWO),
-        "HEAD at offset 8: quality_index must be an integer in 0..63, found 64",
-    ),
+    "quality_64": (file(head(quality=64), TWO), "quality_index must be an integer in 0..63, found 64"),
     "tile_size_32": (file(head(log2_tile=5), TWO), "log2 of the tile size is 5, expected 6..13"),
     "tile_size_16384": (file(head(log2_tile=14), TWO), "log2 of the tile size is 14, expected 6..13"),
-    "tile_size_2_to_255": (file(head(log2_tile=255), TWO), "log2 of the tile size is 255, expected 6..13"),
     "width_0": (file(head(width=0), TWO), "width must be an integer in 1..16777216, found 0"),
     "height_0": (file(head(height=0), TWO), "height must be an integer in 1..16777216, found 0"),
     "width_huge": (file(head(width=2**24 + 1), TWO), "width must be an integer in 1..16777216, found 16777217"),
@@ -204,32 +201,6 @@ def test_every_flipped_byte_is_refused(mask: int) -> None:
             container.read(data)
 
 
-def scramble(data: bytes, chance: random.Random) -> bytes:
-    """A file with sections dropped, doubled, swapped, given other lengths or types, or bytes changed."""
-    pieces = [data[:8]] + [data[s.offset : s.end] for s in container.read_header(data).sections]
-    for _ in range(chance.randint(1, 3)):
-        at, to = chance.randrange(len(pieces)), chance.randrange(len(pieces))
-        match chance.randrange(7):
-            case 0:
-                pieces[at], pieces[to] = pieces[to], pieces[at]
-            case 1:
-                pieces.insert(to, pieces[at])
-            case 2:
-                pieces[at] = b""
-            case 3 if len(pieces[at]) > 8:  # another length, small or any
-                length = chance.choice([chance.getrandbits(32), chance.randrange(64)])
-                pieces[at] = pieces[at][:4] + struct.pack(">I", length) + pieces[at][8:]
-            case 4 if len(pieces[at]) > 11:  # another type, with the checksum made to fit
-                kind = chance.choice(["HEAD", "ALPH", "TILE", "dPIx", "cMNT", "ABCD", "abcd"])
-                pieces[at] = section(kind, pieces[at][8:-4])
-            case 5 if len(pieces[at]) > 11:  # another payload, with the checksum made to fit
-                pieces[at] = section(pieces[at][:4], chance.randbytes(chance.choice([0, 4, 16, 20])))
-            case _:
-                cut = chance.randrange(len(pieces[at]) + 1)
-                pieces[at] = pieces[at][:cut] + chance.randbytes(chance.randrange(4)) + pieces[at][cut:]
-    return b"".join(pieces)
-
-
 def test_scrambled_files_raise_nothing_but_cwic_errors() -> None:
     """Whatever is done to a file, reading it gives a consistent container or a CwicError."""
     chance, refused, read = random.Random(170310553), 0, 0
@@ -286,8 +257,10 @@ def test_lying_length_in_a_stream_costs_nothing(kind: str) -> None:
     tracemalloc.start()
     for reader in (container.read_header, container.read_preamble):
         if (kind, reader) != ("TILE", container.read_preamble):  # which stops before the tile
+            pipe = Pipe(data)
             with pytest.raises(FormatError, match=f"section {kind} at offset 40 of {length} bytes needs"):
-                reader(Pipe(data))
+                reader(pipe)
+            assert pipe.largest <= 2**20  # some streams allocate what they are asked for
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 100_000
