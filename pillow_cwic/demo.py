@@ -43,9 +43,11 @@ def run(path: Path | None, out: Path, *, quiet: bool = False) -> None:
     with Image.open(path) as image:
         original = ImageOps.exif_transpose(image).convert("RGB")
     out.mkdir(parents=True, exist_ok=True)
-    rivals = {"JPEG": jpeg} | ({"JPEG 2000": jpeg2000} if features.check("jpg_2000") else {})
+    rivals = {"JPEG 4:2:0": jpeg} | ({"JPEG 2000": jpeg2000} if features.check("jpg_2000") else {})
     rows = []
-    with tqdm(total=len(QUALITIES) * (1 + len(rivals)), desc="demo", leave=False, disable=quiet, delay=1) as bar:
+    with tqdm(
+        total=len(QUALITIES) * (1 + len(rivals)), desc="demo", leave=False, disable=quiet or None, delay=1
+    ) as bar:
         for quality in QUALITIES:
             ours = _trial("pillow-cwic", _saved(original, "CWIC", quality=quality), original)
             (out / f"{path.stem}-{quality:.1f}.cwic").write_bytes(ours.data)
@@ -58,7 +60,7 @@ def run(path: Path | None, out: Path, *, quiet: bool = False) -> None:
             rows.append(row)
     print(table(rows, list(rivals), f"{path.name}, {original.width} x {original.height} pixels"))
     sheet = out / f"{path.stem}-comparison.png"
-    complete = next((row for row in rows if None not in row), rows[-1])
+    complete = next((row for row in rows[1:] if None not in row), rows[-1])  # low, but not where JPEG falls apart
     comparison(original, [trial for trial in complete if trial], path.name).save(sheet, optimize=True)
     print(f"\nWrote {len(rows)} .cwic files and {sheet}", file=sys.stderr)
 
@@ -95,7 +97,7 @@ def table(rows: list[list[Trial | None]], rivals: list[str], title: str) -> str:
     lines = [
         f"{title}; PSNR in dB, SSIM on luma; all files of a row have at most pillow-cwic's bytes",
         f"{'':26}" + "".join(f"{name:^18}" for name in names).rstrip(),
-        f"{'quality':>7}{'bytes':>10}{'bpp':>7}  " + f"{'PSNR':>9}{'SSIM':>7}  " * len(names),
+        (f"{'quality':>7}{'bytes':>10}{'bpp':>7}  " + f"{'PSNR':>9}{'SSIM':>7}  " * len(names)).rstrip(),
     ]
     for quality, row in zip(QUALITIES, rows, strict=True):
         ours = row[0]
