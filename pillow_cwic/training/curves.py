@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from .baselines import Result, ms_ssim_decibels
 
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim_db": "MS-SSIM, dB"}
@@ -29,7 +30,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Curve:
-    """One codec's points by rising rate."""
+    """One codec's points, from the lowest setting to the highest."""
 
     name: str
     points: tuple[CurvePoint, ...]
@@ -60,14 +61,11 @@ def interpolator(x: Any, y: Any) -> Any:
 
 
 def mean_curves(results: Iterable[Result]) -> list[Curve]:
-    """Average over pictures: one curve per codec, in order of appearance."""
+    """Average over pictures: one curve per codec, its points in the order of the settings."""
     by_codec: dict[str, dict[int, list[Result]]] = {}
     for result in results:
         by_codec.setdefault(result.codec, {}).setdefault(result.setting, []).append(result)
-    return [
-        Curve(name, tuple(sorted(map(_mean, settings.values()), key=lambda p: p.bpp)))
-        for name, settings in by_codec.items()
-    ]
+    return [Curve(name, tuple(map(_mean, settings.values()))) for name, settings in by_codec.items()]
 
 
 def _mean(rows: list[Result]) -> CurvePoint:

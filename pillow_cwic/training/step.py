@@ -79,8 +79,8 @@ class Step:
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # a fused optimizer skips its step
         self.optimizer.step()
         with torch.no_grad():
-            pairs = list(self.average.parameters()), list(self.joint.parameters())
-            torch._foreach_lerp_(*pairs, 1 - self.recipe.optimizer.ema_decay)
+            averages: list[Tensor] = list(self.average.parameters())
+            torch._foreach_lerp_(averages, list(self.joint.parameters()), 1 - self.recipe.optimizer.ema_decay)
             self._add(terms, norm, finite)
 
     def loss(self, x: Tensor, quality: Tensor) -> Terms:
