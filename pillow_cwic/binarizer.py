@@ -16,3 +16,8 @@ def binarize(features: Tensor) -> Tensor:
 def signs(features: Tensor) -> Tensor:
     """The binary codes as -1 and +1, so that 0 can stand for a code that the importance mask left out."""
     return binarize(features) * 2 - 1
+
+
+def code_signs(features: Tensor) -> Tensor:
+    """The same signs as int8 for coding, without a gradient: the sigmoid exceeds 0.5 where the feature exceeds 0."""
+    return (features > 0).to(torch.int8) * 2 - 1

@@ -18,7 +18,7 @@ from . import container, tiling, weights
 from .config import GRID
 from .container import Container, Header
 from .errors import FormatError, UnsupportedError
-from .options import NEUTRAL, REGION_BLOCK, Picture, RateOption, metadata, picture, quality_shift
+from .options import NEUTRAL, REGION_BLOCK, RateOption, metadata, picture, quality_shift
 from .png_plane import decode_plane, encode_plane
 from .tiling import Box
 
@@ -69,7 +69,15 @@ def encode(
     quality_map = None if shift is None else encode_plane((shift + NEUTRAL).astype(np.uint8))
 
     def at(quality_index: int) -> bytes:
-        header = _header(pixels, loaded, quality_index)
+        header = Header(
+            *pixels.size,
+            pixels.bands,
+            alpha is not None,
+            quality_index,
+            loaded.id,
+            TILE_SIZE,
+            regions=shift is not None,
+        )
         return container.write(header, _encode_tiles(analysis, header), alpha, extra, quality_map)
 
     return _at_rate(at, rate, loaded.config.quality_count - 1, pixels.size[0] * pixels.size[1])
@@ -139,10 +147,6 @@ def _bytes(source: Any) -> Any:
     return source.read() if hasattr(source, "read") else source
 
 
-def _header(pixels: Picture, model: Model, quality_index: int) -> Header:
-    return Header(*pixels.size, pixels.bands, pixels.alpha is not None, quality_index, model.id, TILE_SIZE)
-
-
 def _at_rate(at: Callable[[int], bytes], rate: RateOption, last: int, pixels: int) -> bytes:
     """The file at the quality index that the option asks for, 0..last."""
     if rate.quality is not None:
@@ -184,13 +188,13 @@ def _encode_tiles(analysis: Analysis, header: Header) -> list[bytes]:
     entropy = analysis.model.entropy
 
     def one(tile: Box) -> bytes:
-        return entropy.encode(codes[:, *tile.slices], level[tile.slices], header.quality_index)
+        return entropy.encode(codes[tile.slices], level[tile.slices], header.quality_index)
 
     return map_one_thread(one, tiling.tiles(*header.size, header.tile_size))
 
 
 def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.Tensor, Box]:
-    """Codes int8 [n,h,w] of the tiles that a region of pixels needs, and where on the code grid they lie."""
+    """Codes int8 [h,w,n] of the tiles that a region of pixels needs, and where on the code grid they lie."""
     import torch
 
     from .workers import map_one_thread
@@ -201,7 +205,7 @@ def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.T
     jobs = [(i, tile) for i, tile in enumerate(boxes) if tile.meets(needed)]
     first, last = jobs[0][1], jobs[-1][1]  # row-major: the corners of a rectangle of tiles
     area = Box(first.left, first.upper, last.right, last.lower)
-    codes = torch.zeros(model.config.planes, area.height, area.width, dtype=torch.int8, device="cpu")
+    codes = torch.zeros(area.height, area.width, model.config.planes, dtype=torch.int8, device="cpu")
 
     def one(job: tuple[int, Box]) -> None:
         index, tile = job
@@ -212,7 +216,7 @@ def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.T
             part, _ = model.entropy.decode(stream, (tile.height, tile.width), header.quality_index)
         except FormatError as error:
             raise FormatError(f"tile {index + 1} of {len(boxes)}: {error}") from error
-        codes[:, *tile.within(area).slices] = part
+        codes[tile.within(area).slices] = part
 
     map_one_thread(one, jobs)
     return codes, area

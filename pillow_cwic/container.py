@@ -58,13 +58,14 @@ def write(
     """The bytes of a file.
 
     tiles: range-coded streams, row-major, header.tile_count of them, each a multiple of 4 bytes; alpha: a PNG file,
-    given exactly if header.alpha; quality_map: a PNG file or None. Raises ValueError where the parts do not fit each
+    given exactly if header.alpha; quality_map: a PNG file, given exactly if header.regions. Raises ValueError where the parts do not fit each
     other or break a limit.
     """
     if len(tiles) != header.tile_count:
         raise ValueError(f"{header.width} x {header.height} pixels need {header.tile_count} tiles, found {len(tiles)}")
-    if header.alpha != (alpha is not None):
-        raise ValueError(f"header.alpha is {header.alpha}, but alpha is {'missing' if header.alpha else 'given'}")
+    for name, flag, plane in (("alpha", header.alpha, alpha), ("quality_map", header.regions, quality_map)):
+        if flag != (plane is not None):
+            raise ValueError(f"the header announces {name}: {flag}, but it is {'missing' if flag else 'given'}")
     parts = [SIGNATURE, pack("HEAD", pack_header(header)), *pack_metadata(metadata)]
     if quality_map is not None:
         parts.append(pack("QMAP", quality_map))
@@ -140,6 +141,7 @@ class _Walk:
 
     def __init__(self, source: Source, header: Header) -> None:
         self._source, self.header = source, header
+        self._announced = {"QMAP": header.regions, "ALPH": header.alpha}
         self._seen = {"HEAD"}  # types that may come once
         self._ancillary = 0
         self.tiles = 0  # met so far
@@ -150,9 +152,9 @@ class _Walk:
         return self.tiles == self.header.tile_count
 
     @property
-    def alpha_due(self) -> bool:
-        """Whether the header promises an alpha section that was not met yet."""
-        return self.header.alpha and "ALPH" not in self._seen
+    def due(self) -> list[str]:
+        """Sections that the header announces and that were not met yet."""
+        return [kind for kind, announced in self._announced.items() if announced and kind not in self._seen]
 
     def start(self) -> Section:
         """The next section's type, offset and length; raises FormatError if it cannot be that long."""
@@ -182,12 +184,12 @@ class _Walk:
         """Count the section; raises FormatError if it may not stand here, UnsupportedError if it is unknown."""
         kind = section.type
         if kind == "TILE":
-            if self.alpha_due:
-                raise FormatError(f"{section}: expected section ALPH before the first tile, as the header has alpha")
+            if self.due:
+                raise FormatError(f"{section}: expected section {self.due[0]} before the first tile: HEAD announces it")
             self.tiles += 1
             return
-        if kind == "ALPH" and not self.header.alpha:
-            raise FormatError(f"{section}: expected none, as the header has no alpha")
+        if not self._announced.get(kind, True):
+            raise FormatError(f"{section}: expected none, as HEAD does not announce it")
         if kind in _SINGLE:
             if kind in self._seen:
                 raise FormatError(f"{section}: a second {kind}, expected one")
@@ -274,7 +276,7 @@ def _drop_uncertain(
     """Make `tiles` complete with None behind the last one whose place is certain, in place, and report the losses."""
     count = walk.header.tile_count
     del tiles[certain:]
-    if walk.alpha_due:
+    if "ALPH" in walk.due:
         report(FormatError("alpha: lost, as no section can be found behind the damage"))
     if lost := count - len(tiles):
         which = f"tile {count - 1}" if lost == 1 else f"tiles {len(tiles)} to {count - 1}"

@@ -17,7 +17,7 @@ from .config import ModelConfig
 from .errors import WeightsError
 from .integer_layer import CEILING, LOGIT_MAX, ONE, TO_ACTIVATION, TO_LOGIT, Layer
 from .neighbourhood import gather, inner, patches, steps
-from .range_coder import BitCoder, RangeReader, RangeWriter
+from .range_coder import BitCoder, Probabilities, RangeReader, RangeWriter
 
 STAGES = (4, 2, 1)  # grid spacings at which the importance map is filled in, after the coarsest of 8
 LEVEL_UNIT = ONE // 4  # one importance level as a network input
@@ -120,6 +120,7 @@ class _Half:
     inputs: Tensor  # [m,columns]
     hidden: Tensor  # [m,groups*features]
     active: list[int]  # positions that keep planes of each group, then 0
+    full: list[int]  # positions that keep all planes of each group
 
 
 class PlaneCoder:
@@ -139,9 +140,9 @@ class PlaneCoder:
         self.out = [weights.layer(f"planes.{g}.out", [CEILING] * fill, TO_LOGIT) for g in groups]
 
     def walk(self, code: "LogitCoder", level: Tensor, quality_index: int, codes: Tensor | None) -> Tensor:
-        """Code the planes of a map of levels int64 [h,w]; codes int8 [n,h*w] in {-1,0,1} given: written, None: read.
+        """Code the planes of a map of levels int64 [h,w]; codes int8 [h*w,n] in {-1,0,1} given: written, None: read.
 
-        Returns the codes, int8 [n,h*w], 0 where the importance mask leaves a plane out.
+        Returns the codes, int8 [h*w,n], 0 where the importance mask leaves a plane out.
         """
         config, (height, width) = self.config, level.shape
         size, kept = config.group_planes, torch.tensor(config.kept_planes)[level.reshape(-1)]
@@ -150,20 +151,20 @@ class PlaneCoder:
         halves = self._halves(level, kept, groups)
         near = steps(2, width + 4, lambda dy, dx: (dy + dx) % 2 == 1)  # the 12 of the other parity in 5x5
         around, inside = steps(1, width + 4), inner(height, width, 2)
-        out = torch.zeros(config.planes, height * width, dtype=torch.int8)
+        out = torch.zeros(height * width, config.planes, dtype=torch.int8)
         for g in range(groups):
             group = slice(g * size, (g + 1) * size)
             for parity, half in enumerate(halves):
                 if parity and half.active[g]:
                     half.inputs[: half.active[g], : self.near] = gather(padded[g], half.slot[: half.active[g]], near)
-                given = None if codes is None else codes[group, half.at[: half.active[g]]].t()
+                given = None if codes is None else codes[half.at[: half.active[g]], group]
                 self._group(code, half, (g, parity, quality_index), padded[g], given)
             for half in halves:  # this group as context of the later ones
                 column = self.fixed + 9 * size * g
                 if half.active[g + 1]:
                     part = half.inputs[: half.active[g + 1], column : column + 9 * size]
                     part.copy_(gather(padded[g], half.slot[: half.active[g + 1]], around))
-            out[group] = (padded[g][inside] / ONE).t().to(torch.int8)
+            out[:, group] = (padded[g][inside] * (1 / ONE)).to(torch.int8)
         return out
 
     def _halves(self, level: Tensor, kept: Tensor, groups: int) -> list[_Half]:
@@ -182,9 +183,13 @@ class PlaneCoder:
             inputs[:, self.near : self.near + config.levels] = 0
             inputs[torch.arange(len(at)), self.near + level.reshape(-1)[at]] = ONE
             inputs[:, self.near + config.levels : self.fixed] = self.map_mid(patches(known, (height, width), 1, at))
-            active = [int((kept[at] > g * config.group_planes).sum()) for g in range(groups)] + [0]
+            planes = torch.arange(groups * config.group_planes)
+            count = (
+                len(at) - torch.searchsorted(kept[at].flip(0), planes, right=True)
+            ).tolist()  # that keep each plane
+            active, full = [*count[:: config.group_planes], 0], count[config.group_planes - 1 :: config.group_planes]
             hidden = torch.empty(len(at), groups * config.group_features, dtype=self.dtype)
-            halves.append(_Half(at, inner(height, width, 2)[at], kept[at], inputs, hidden, active))
+            halves.append(_Half(at, inner(height, width, 2)[at], kept[at], inputs, hidden, active, full))
         return halves
 
     def _group(
@@ -199,24 +204,31 @@ class PlaneCoder:
         x = half.inputs[:count, skip : self.fixed + 9 * size * g]
         half.hidden[:count, g * fill : (g + 1) * fill] = self.hidden[g](x, (quality_index,), skip)
         logits = self.out[g](self.mid[g](half.hidden[:count, : (g + 1) * fill]))  # [count,size]
-        exists = half.kept[:count, None] > g * size + torch.arange(size)
+        full = half.full[g]  # before it all planes of the group exist: no mask needed
+        exists = half.kept[full:count, None] > g * size + torch.arange(size)
+        bits = code(_existing(logits, full, exists), None if given is None else _existing(given, full, exists) > 0)
+        signed = (bits.to(self.dtype) * 2 - 1) * ONE
         values = logits.new_zeros(count, size)
-        bits = code(logits[exists], None if given is None else (given[exists] > 0).long())
-        values[exists] = (bits * 2 - 1).to(self.dtype) * ONE
+        values[:full] = signed[: full * size].view(full, size)
+        values[full:][exists] = signed[full * size :]
         padded.index_copy_(0, half.slot[:count], values)
+
+
+def _existing(x: Tensor, full: int, exists: Tensor) -> Tensor:
+    """x [count,size] -> the entries of existing planes, flat, row by row; all of them in the first `full` rows."""
+    return torch.cat([x[:full].reshape(-1), x[full:][exists]])
 
 
 class LogitCoder:
     """Turns integer logits into table probabilities and hands bits to or from a bit coder."""
 
-    def __init__(self, bit_coder: BitCoder, probability: np.ndarray) -> None:
+    def __init__(self, bit_coder: BitCoder, probability: Probabilities) -> None:
         self.bit_coder, self.probability = bit_coder, probability
 
     def __call__(self, logits: Tensor, bits: Tensor | None) -> Tensor:
-        """logits [m] in -128..128, bits [m] int64 or None -> bits [m] int64."""
-        p = self.probability[logits.numpy().astype(np.int64) + LOGIT_MAX]
-        given = None if bits is None else bits.numpy().astype(np.int32)
-        return torch.from_numpy(self.bit_coder(p, given)).long()
+        """logits [m] in -128..128, bits [m] of any type or None -> bits [m] int32."""
+        p = self.probability.take(logits.to(torch.int64).add_(LOGIT_MAX).numpy())
+        return torch.from_numpy(self.bit_coder(p, None if bits is None else bits.to(torch.int32).numpy()))
 
 
 class EntropyModel:
@@ -234,13 +246,13 @@ class EntropyModel:
         self.probability = table / 65536
 
     def encode(self, codes: Tensor, level: Tensor, quality_index: int) -> bytes:
-        """codes int8 [n,h,w] in {-1,0,1}, level [h,w] -> the tile's stream."""
+        """codes int8 [h,w,n] in {-1,0,1}, level [h,w] -> the tile's stream."""
         writer = RangeWriter()
         self.walk(writer, (level.shape[0], level.shape[1]), quality_index, codes, level)
         return writer.to_bytes()
 
     def decode(self, stream: bytes, shape: tuple[int, int], quality_index: int) -> tuple[Tensor, Tensor]:
-        """A tile's stream -> codes int8 [n,h,w], level uint8 [h,w]; FormatError where no encoder wrote it."""
+        """A tile's stream -> codes int8 [h,w,n], level uint8 [h,w]; FormatError where no encoder wrote it."""
         reader = RangeReader(stream)
         codes, level = self.walk(reader, shape, quality_index)
         reader.finish()
@@ -262,6 +274,5 @@ class EntropyModel:
         """Visit every bit of a tile of shape [h,w] in coding order; returns codes and level as `decode` does."""
         code = LogitCoder(bit_coder, self.probability)
         q = self.maps.walk(code, shape, quality_index, None if level is None else level.long())
-        flat = None if codes is None else codes.flatten(1)
-        out = self.planes.walk(code, q, quality_index, flat)
-        return out.view(-1, *shape), q.to(torch.uint8)
+        flat = None if codes is None else codes.reshape(-1, self.config.planes)
+        return self.planes.walk(code, q, quality_index, flat).view(*shape, -1), q.to(torch.uint8)

@@ -18,7 +18,7 @@ MAX_QUALITY_INDEX = 63
 
 _HEAD = struct.Struct(">BBBBII8s")  # version, flags, quality index, log2 of the tile size, width, height, model id
 _MAX_HEAD_BYTES = 64 - len(SIGNATURE) - FRAME_BYTES  # in any version: HEAD ends within the first 64 bytes
-_COLOUR, _ALPHA = 1, 2  # flags
+_COLOUR, _ALPHA, _REGIONS = 1, 2, 4  # flags
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Header:
     model_id: str  # 16 hex digits: the first 8 bytes of the SHA-256 of the weights file
     tile_size: int = 1024  # pixels, a power of two, 64..8192
     version: int = VERSION
+    regions: bool = False  # whether a quality map says where the quality differs
     sections: tuple[Section, ...] = field(default=(), compare=False)  # in file order; read_header fills it
 
     def __post_init__(self) -> None:
@@ -45,8 +46,9 @@ class Header:
             raise ValueError(f"tile_size must be a power of two, found {self.tile_size}")
         if self.bands not in (1, 3):
             raise ValueError(f"bands must be 1 (grey) or 3 (RGB), found {self.bands!r}")
-        if not isinstance(self.alpha, bool):
-            raise ValueError(f"alpha must be True or False, found {self.alpha!r}")
+        for name, flag in (("alpha", self.alpha), ("regions", self.regions)):
+            if not isinstance(flag, bool):
+                raise ValueError(f"{name} must be True or False, found {flag!r}")
         if not isinstance(self.model_id, str) or not re.fullmatch("[0-9a-f]{16}", self.model_id):
             raise ValueError(f"model_id must be 16 lower-case hex digits, found {self.model_id!r}")
         if self.tile_count > MAX_TILES:
@@ -86,7 +88,7 @@ class Header:
 
 def pack_header(header: Header) -> bytes:
     """The 20-byte payload of HEAD."""
-    flags = _COLOUR * (header.bands == 3) | _ALPHA * header.alpha
+    flags = _COLOUR * (header.bands == 3) | _ALPHA * header.alpha | _REGIONS * header.regions
     log2_tile_size = int(header.tile_size).bit_length() - 1
     model_id = bytes.fromhex(header.model_id)
     return _HEAD.pack(
@@ -122,13 +124,14 @@ def check_room(header: Header, source: Source) -> None:
 
 def _unpack_header(payload: bytes, section: Section) -> Header:
     version, flags, quality_index, log2_tile_size, width, height, model_id = _HEAD.unpack(payload)
-    if flags & ~(_COLOUR | _ALPHA):
-        raise UnsupportedError(f"{section}: flags are {flags:#010b}, this reader knows bits 0 (colour) and 1 (alpha)")
+    if flags & ~(_COLOUR | _ALPHA | _REGIONS):
+        known = "this reader knows bits 0 (colour), 1 (alpha) and 2 (regions)"
+        raise UnsupportedError(f"{section}: flags are {flags:#010b}, {known}")
     if not 6 <= log2_tile_size <= 13:
         raise FormatError(f"{section}: the log2 of the tile size is {log2_tile_size}, expected 6..13")
-    bands, alpha = 3 if flags & _COLOUR else 1, bool(flags & _ALPHA)
+    bands, alpha, regions = 3 if flags & _COLOUR else 1, bool(flags & _ALPHA), bool(flags & _REGIONS)
     try:
-        return Header(width, height, bands, alpha, quality_index, model_id.hex(), 1 << log2_tile_size, version)
+        return Header(width, height, bands, alpha, quality_index, model_id.hex(), 1 << log2_tile_size, version, regions)
     except ValueError as error:
         raise FormatError(f"{section}: {error}") from None
 

@@ -31,6 +31,5 @@ def mask(p: Tensor, first_level: Sequence[int], levels: int) -> Tensor:
 
 
 def kept(level: Tensor, first_level: Sequence[int]) -> Tensor:
-    """Quantized levels [h,w] -> boolean mask [n,h,w] of the planes that exist."""
-    on = torch.tensor(first_level, device=level.device, dtype=level.dtype)[:, None, None]
-    return level[None] >= on
+    """Quantized levels [h,w] -> boolean mask [h,w,n] of the planes that exist."""
+    return level[:, :, None] >= torch.tensor(first_level, device=level.device, dtype=level.dtype)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .binarizer import signs
+from .binarizer import code_signs
 from .config import GRID
 from .importance import kept, quantize
 from .model import Model, inference
@@ -35,27 +35,27 @@ class Analysis:
         self._features: dict[Box, Tensor] = {}
 
     def codes(self, quality_index: int) -> tuple[Tensor, Tensor]:
-        """The codes int8 [n,h,w] in {-1,0,1} and the importance levels uint8 [h,w]."""
+        """The codes int8 [h,w,n] in {-1,0,1} and the importance levels uint8 [h,w]."""
         shape = self.grid.height, self.grid.width
-        codes = torch.empty(self.model.config.planes, *shape, dtype=torch.int8, device="cpu")
+        codes = torch.empty(*shape, self.model.config.planes, dtype=torch.int8, device="cpu")
         level = torch.empty(shape, dtype=torch.uint8, device="cpu")
         for core in windows(self.grid):
             window = core.grow(self.model.config.encoder_halo, self.grid)
             with inference():
                 part, q = self._window(window, quality_index)
                 inside = core.within(window).slices
-                codes[:, *core.slices] = part[:, *inside].cpu()
+                codes[core.slices] = part[inside].cpu()
                 level[core.slices] = q[inside].cpu()
         return codes, level
 
     def _window(self, window: Box, quality_index: int) -> tuple[Tensor, Tensor]:
-        """Codes int8 [n,h,w] and levels uint8 [h,w] of one window, halo included."""
+        """Codes int8 [h,w,n] and levels uint8 [h,w] of one window, halo included."""
         config = self.model.config
         index = quality_at(self.model, quality_index, self.quality_shift, window)
         y, logit = self.model.encoder.heads(self._window_features(window), index)
         q = quantize(torch.sigmoid(logit[0, 0]), config.levels)  # [h,w]
-        codes = signs(y[0]) * kept(q, config.first_level)  # [n,h,w]
-        return codes.to(torch.int8), q.to(torch.uint8)
+        sign = code_signs(y[0].permute(1, 2, 0))  # [h,w,n]
+        return sign * kept(q, config.first_level), q.to(torch.uint8)
 
     def _window_features(self, window: Box) -> Tensor:
         """Quality-independent features [1,c,h,w] of one window."""
@@ -89,7 +89,7 @@ def cut(pixels: Pixels, box: Box) -> Pixels:
 def synthesize(
     model: Model, codes: Tensor, quality: tuple[int, QualityShift | None], present: Box, region: Box
 ) -> Pixels:
-    """Codes int8 [n,h,w] -> the pixels uint8 [H,W,3] of `region`.
+    """Codes int8 [h,w,n] -> the pixels uint8 [H,W,3] of `region`.
 
     quality: the index and its shift on the picture's whole code grid. `present` is where on that grid the codes lie:
     they may be a part of it, as long as it holds the region and a halo around it.
@@ -97,9 +97,9 @@ def synthesize(
     out = np.empty((region.height, region.width, 3), np.uint8)
     for core in windows(covering(region)):
         window = core.grow(model.config.decoder_halo, present)
-        part = codes[:, *window.within(present).slices].to(model.device)
+        part = codes[window.within(present).slices].to(model.device)
         with inference():
-            x = part[None].float().contiguous(memory_format=torch.channels_last)  # [1,n,h,w]
+            x = part.float().permute(2, 0, 1)[None]  # [1,n,h,w], channels last in memory
             index = quality_at(model, *quality, window)
             picture = model.decoder(x, index)[0].clamp_(0, 1).mul_(255).round_().to(torch.uint8)  # [3,H,W]
         seen = core.scale(GRID).grow(0, region)  # the core's pixels, cut off at the region

@@ -279,8 +279,8 @@ def test_wrong_headers_are_value_errors(change: dict[str, Any], message: str) ->
     [
         ({"tiles": TILES[1:]}, "200 x 130 pixels need 12 tiles, found 11"),
         ({"tiles": [b"abc", *TILES[1:]]}, "tile 0 has 3 bytes, expected a multiple of 4"),
-        ({"alpha": None}, "header.alpha is True, but alpha is missing"),
-        ({"header": replace(HEADER, alpha=False)}, "header.alpha is False, but alpha is given"),
+        ({"alpha": None}, "the header announces alpha: True, but it is missing"),
+        ({"header": replace(HEADER, alpha=False)}, "the header announces alpha: False, but it is given"),
         ({"metadata": Metadata(dpi=(72.0, float("inf")))}, "dpi must be two finite numbers from 0 up"),
         ({"metadata": Metadata(dpi=(-1.0, 72.0))}, "dpi must be two finite numbers from 0 up"),
         ({"metadata": Metadata(exif=bytes(2**26 + 1))}, "exif has 67108865 bytes; at most 67108864 may be stored"),
@@ -291,3 +291,25 @@ def test_parts_that_do_not_fit_are_value_errors(change: dict[str, Any], message:
     parts = {"header": HEADER, "tiles": TILES, "alpha": ALPHA, "metadata": METADATA} | change
     with pytest.raises(ValueError, match=message):
         container.write(**parts)
+
+
+def test_a_quality_map_comes_back_byte_for_byte() -> None:
+    """QMAP is kept exactly, is announced by HEAD, and stands before alpha; every cut and flip of it is noticed."""
+    header = replace(HEADER, regions=True)
+    data = container.write(header, TILES, ALPHA, METADATA, b"a quality map")
+    found = container.read(data)
+    assert found == Container(header, tuple(TILES), ALPHA, METADATA, quality_map=b"a quality map")
+    section = next(s for s in container.read_header(data).sections if s.type == "QMAP")
+    for at in range(section.offset, section.end):
+        with pytest.raises(CwicError):
+            container.read(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
+    with pytest.raises(CwicError, match="expected section QMAP before the first tile"):
+        container.read(data[: section.offset] + data[section.end :])
+
+
+def test_a_quality_map_and_its_announcement_go_together() -> None:
+    """write() refuses one without the other."""
+    with pytest.raises(ValueError, match="announces quality_map: True, but it is missing"):
+        container.write(replace(HEADER, regions=True), TILES, ALPHA)
+    with pytest.raises(ValueError, match="announces quality_map: False, but it is given"):
+        container.write(HEADER, TILES, ALPHA, quality_map=b"p")

@@ -93,7 +93,15 @@ MALFORMED = {
     ),
     "alpha_unannounced": (
         file(head(), section("ALPH", b"p"), TWO),
-        "section ALPH at offset 40: expected none, as the header has no alpha",
+        "section ALPH at offset 40: expected none, as HEAD does not announce it",
+    ),
+    "quality_map_missing": (
+        file(head(flags=4), TWO),
+        "section TILE at offset 40: expected section QMAP before the first tile",
+    ),
+    "quality_map_unannounced": (
+        file(head(), section("QMAP", b"p"), TWO),
+        "section QMAP at offset 40: expected none, as HEAD does not announce it",
     ),
     "alpha_twice": (file(head(flags=2), section("ALPH", b"p") * 2, TWO), "section ALPH at offset 53: a second ALPH"),
     "alpha_checksum": (
@@ -134,7 +142,7 @@ UNSUPPORTED = {
     ),
     "version_2_longer_head": (file(section("HEAD", b"\x02" * 40), TWO), "has format version 2"),
     "version_0": (file(head(version=0), TWO), "has format version 0, this reader knows version 1"),
-    "unknown_flag": (file(head(flags=5), TWO), "HEAD at offset 8: flags are 0b00000101"),
+    "unknown_flag": (file(head(flags=9), TWO), "HEAD at offset 8: flags are 0b00001001"),
     "unknown_critical": (
         file(head(), section("NEWs", b"x"), TWO),
         "section NEWs at offset 40: unknown critical section",

@@ -47,8 +47,8 @@ def test_the_encoder_gives_the_prototypes_levels_and_bits(golden):
     codes, level = windows.Analysis(model, golden["image"]).codes(30)
     assert np.array_equal(level.numpy(), golden["levels"])
     exists = kept(level, model.config.first_level)
-    assert np.array_equal(np.packbits(exists.numpy()), golden["kept"])
-    bits = torch.from_numpy(np.unpackbits(golden["bits"]).reshape(codes.shape))
+    assert np.array_equal(np.packbits(exists.permute(2, 0, 1).numpy()), golden["kept"])
+    bits = torch.from_numpy(np.unpackbits(golden["bits"]).reshape(128, *level.shape)).permute(1, 2, 0)
     assert torch.equal(codes, (bits.to(torch.int8) * 2 - 1) * exists)
 
 
@@ -58,7 +58,9 @@ def test_the_decoder_gives_the_prototypes_picture(golden):
     h, w = golden["levels"].shape
     sign = np.unpackbits(golden["bits"]).reshape(128, h, w).astype(np.int8) * 2 - 1
     codes = torch.from_numpy(sign * np.unpackbits(golden["kept"]).reshape(128, h, w).astype(np.int8))
-    picture = windows.synthesize(model, codes, (30, None), tiling.Box(0, 0, w, h), tiling.Box(0, 0, 256, 192))
+    picture = windows.synthesize(
+        model, codes.permute(1, 2, 0), (30, None), tiling.Box(0, 0, w, h), tiling.Box(0, 0, 256, 192)
+    )
     assert np.abs(picture.astype(int) - golden["decoded"].astype(int)).max() <= 1
 
 
@@ -88,7 +90,7 @@ def test_real_bytes_match_the_float_models_estimate(joint, name, quality_index):
     codes, level = windows.Analysis(model, pixels).codes(quality_index)
     stream = workers.map_one_thread(lambda c: model.entropy.encode(c, level, quality_index), [codes])[0]
     with torch.inference_mode():
-        q, values = level[None, None].float(), codes[None].float()
+        q, values = level[None, None].float(), codes.permute(2, 0, 1)[None].float()
         logits = joint.planes(values, q, index)
         bits = torch.nn.functional.softplus(-logits * values)[values != 0].double().sum() / math.log(2)
         bits -= joint.maps(q, index).gather(1, q.long()).double().sum()

@@ -1,0 +1,113 @@
+"""Seconds of each part of encoding and decoding one picture, medians in a warm process.
+
+    python benchmarks/speed.py PICTURE [--quality-index 10 30 50] [--runs 15] [--busy]
+
+Prints, per quality: bare network time of each half, entropy coding, container, and the whole encode() and decode() with
+their ratio to the bare networks of the same run. --busy repeats it beside a process that keeps one core busy.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+
+import pillow_cwic
+from pillow_cwic import codec, container, model, tiling, weights, windows, workers
+
+
+def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
+    """Name of a part -> a call that does it once."""
+    loaded = weights.load(None, torch.device("cpu"))
+    quality = index / (loaded.config.quality_count - 1)
+    data = pillow_cwic.encode(pixels, quality=quality, device="cpu")
+    parsed = container.read(data)
+    picture = windows.Analysis(loaded, pixels)
+    codes, level = picture.codes(index)
+    box = tiling.Box(0, 0, pixels.shape[1], pixels.shape[0])
+    grid = tiling.code_grid(*parsed.header.size)
+    x = torch.from_numpy(windows.cut(pixels, grid.scale(8))).permute(2, 0, 1)[None].float() / 255
+    y = codes.permute(2, 0, 1)[None].float()
+    q = torch.tensor([index])
+
+    def encoder() -> None:
+        with model.inference():
+            loaded.encoder(x, q)
+
+    def decoder() -> None:
+        with model.inference():
+            loaded.decoder(y, q)
+
+    return {
+        "encoder network": encoder,
+        "entropy encoding": lambda: codec._encode_tiles(_Known(loaded, codes, level), parsed.header),
+        "container write": lambda: container.write(parsed.header, parsed.tiles),
+        "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device="cpu"),
+        "decoder network": decoder,
+        "entropy decoding": lambda: codec._decode_tiles(parsed, loaded, box),
+        "container read": lambda: container.read(data),
+        "decode()": lambda: pillow_cwic.decode(data, device="cpu"),
+    }
+
+
+class _Known:
+    """Stands for an analysis that is done: what entropy encoding starts from."""
+
+    def __init__(self, loaded: model.Model, codes: torch.Tensor, level: torch.Tensor) -> None:
+        self.model, self._codes = loaded, (codes, level)
+
+    def codes(self, _: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._codes
+
+
+def measure(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
+    """Median seconds of each call; the calls take turns, so that a slow moment hits all alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for run in range(runs + 2):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if run >= 2:  # two rounds to warm up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def report(pixels: np.ndarray, indices: list[int], runs: int) -> None:
+    """Print a markdown table, one row per quality index."""
+    names = None
+    for index in indices:
+        found = measure(parts(pixels, index), runs)
+        if names is None:
+            names = list(found)
+            print("| quality index |", " | ".join(names), "| encode / network | decode / network |")
+            print("|---" * (len(names) + 3) + "|")
+        ratios = found["encode()"] / found["encoder network"], found["decode()"] / found["decoder network"]
+        print(f"| {index} |", " | ".join(f"{found[name]:.4f}" for name in names), "|", "%.2f | %.2f |" % ratios)
+
+
+def main() -> None:
+    """Parse the command line and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture")
+    parser.add_argument("--quality-index", type=int, nargs="+", default=[10, 30, 50])
+    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("--busy", action="store_true", help="beside a process that keeps one core busy")
+    args = parser.parse_args()
+    pixels = np.array(Image.open(args.picture).convert("RGB"))
+    threads = f"{torch.get_num_threads()} torch threads, {workers.available_cores()} cores"
+    print(f"{pixels.shape[1]} x {pixels.shape[0]}, {threads}, medians of {args.runs} runs, seconds\n")
+    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if args.busy else None
+    try:
+        report(pixels, args.quality_index, args.runs)
+    finally:
+        if busy:
+            busy.kill()
+
+
+if __name__ == "__main__":
+    main()
