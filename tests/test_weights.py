@@ -147,6 +147,15 @@ def test_a_manifest_from_the_web_is_fetched_once(server: Server, monkeypatch: py
     assert len(server.requests) == 2
 
 
+def test_a_name_means_the_same_before_and_after_the_first_fetch(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A manifest URL that gives a shipped model's name to another one is asked before the name is used at all."""
+    server.pages["/list.json"] = page({**MODEL, "name": DEFAULT.name})
+    monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/list.json"))
+    assert [weights.find(DEFAULT.name).id, weights.find(DEFAULT.name).id] == [ID, ID]
+
+
 def test_an_id_newer_than_the_copy_is_asked_for_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cached manifest without the id is fetched anew, but an id nobody knows doesn't ask at every picture."""
     server.pages["/list.json"] = page()

@@ -12,7 +12,7 @@ import pytest
 import tiny_model
 import torch
 
-from pillow_cwic import model, weights
+from pillow_cwic import cache, model, weights
 from pillow_cwic.errors import WeightsError
 
 pytest_plugins = ["loopback"]
@@ -110,15 +110,26 @@ def test_memory_is_bounded(path: Path, loads: list[str]) -> None:
     assert loads[-1] == ids[1]
 
 
-def test_a_failed_loading_is_tried_again(path: Path, tmp_path: Path) -> None:
-    """A file that is no model is a WeightsError each time, and does not stand in the way once it is mended."""
+def test_a_file_that_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
+    """Bytes with a known hash that are no model are a WeightsError with the file's name."""
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"not a model")
+    with pytest.raises(WeightsError, match=r"bad\.safetensors"):
+        weights.load(bad, CPU)
+
+
+def test_a_failed_loading_is_tried_again(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose file was missing is loaded as soon as the file is there; the failure is not kept."""
+    late = tmp_path / "late.safetensors"
+    late.write_bytes(path.read_bytes())
+    tiny_model.write_manifest(tmp_path / "m.json", late, sha256=cache.hash_file(late))
+    monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(tmp_path / "m.json"))
+    late.unlink()
     for _ in range(2):
-        with pytest.raises(WeightsError, match=r"bad\.safetensors"):
-            weights.load(bad, CPU)
-    bad.write_bytes(path.read_bytes())
-    assert isinstance(weights.load(bad, CPU), model.Model)
+        with pytest.raises(WeightsError, match="gives no URL for it"):
+            weights.load("late", CPU)
+    late.write_bytes(path.read_bytes())
+    assert weights.load("late", CPU).id == weights.find(path).id
 
 
 def test_bytes_are_checked_before_they_are_loaded(path: Path, loads: list[str], cache_dir: Path) -> None:
