@@ -44,7 +44,7 @@ class JointCodec(nn.Module):
         sign = signs(features)
         kept = mask(p, config.first_level, config.levels)
         picture = self.decoder(sign * kept, quality_index)
-        level = quantize(p, config.levels).detach()
+        level = quantize(p, config.levels).detach().nan_to_num()  # as an index NaN would be fatal, not just skipped
         seen = (sign, kept, p) if self.rate_trains_encoder else (sign.detach(), kept.detach(), p.detach())
         low = self.entropy_dtype == torch.bfloat16
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=low):

@@ -77,6 +77,7 @@ class WatchRecipe:
     checkpoint_minutes: float = 5.0  # wall-clock between checkpoints
     validations: int = 8  # times in a run, the last at its end
     validation_qualities: tuple[int, ...] = (2, 22, 42, 62)  # quality indices
+    plots: bool = True  # at the end: learning curves, importance maps, rate-distortion
 
 
 @dataclass(frozen=True)

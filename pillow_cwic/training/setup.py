@@ -136,7 +136,7 @@ def describe(options: Options, recipe: Recipe, ranks: Ranks, device: torch.devic
         "training_data": f"{len(data.train)} pictures, {data.megapixels:.1f} megapixels, from {sources}",
         "validation_pictures": [picture.name for picture in data.validation],
         "skipped_pictures": len(data.skipped),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "started": time.strftime("%Y-%m-%d"),
     }

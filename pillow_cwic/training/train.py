@@ -33,10 +33,9 @@ def train(options: Options) -> Progress:
     check_folder(options, recipe)
     with joined(options.device) as (ranks, device_name):
         device = resolve_device(device_name)
-        if device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-        elif options.threads:
-            torch.set_num_threads(options.threads)
+        threads = torch.get_num_threads()
+        torch.backends.cudnn.benchmark = device.type == "cuda"
+        torch.set_num_threads(options.threads or threads)
         run = set_up(options, recipe, ranks, device)
         try:
             whole = load_whole(run.data.validation, options.jobs) if ranks.first else []
@@ -44,6 +43,7 @@ def train(options: Options) -> Progress:
             finish(run, whole)
         finally:
             run.watch.close()
+            torch.set_num_threads(threads)
     return run.progress
 
 
@@ -137,7 +137,7 @@ def finish(run: Run, whole: list[tuple[str, torch.Tensor]]) -> None:
         "validation": [point.as_dict() for point in points],
     }
     checkpoint.write_atomically(out / "run.json", json.dumps(facts, indent=1).encode())
-    if done:
+    if done and run.recipe.watch.plots:
         from .plots import plot_run
 
         plot_run(out, run.step.average, whole, run.device, run.watch.say)
