@@ -87,7 +87,12 @@ def report(pixels: np.ndarray, indices: list[int], runs: int) -> None:
             print("| quality index |", " | ".join(names), "| encode / network | decode / network |")
             print("|---" * (len(names) + 3) + "|")
         ratios = found["encode()"] / found["encoder network"], found["decode()"] / found["decoder network"]
-        print(f"| {index} |", " | ".join(f"{found[name]:.4f}" for name in names), "|", "%.2f | %.2f |" % ratios)
+        print(
+            f"| {index} |",
+            " | ".join(f"{found[name]:.4f}" for name in names),
+            "|",
+            f"{ratios[0]:.2f} | {ratios[1]:.2f} |",
+        )
 
 
 def main() -> None:

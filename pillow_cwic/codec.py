@@ -138,7 +138,7 @@ def importance_map(
         out[tile.slices] = level.numpy()
 
     map_one_thread(one, zip(parsed.tiles, tiling.tiles(*header.size, header.tile_size), strict=True))
-    return out
+    return out[: -(-header.height // GRID), : -(-header.width // GRID)]
 
 
 def _bytes(source: Any) -> Any:
@@ -215,7 +215,7 @@ def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.T
         try:
             part, _ = model.entropy.decode(stream, (tile.height, tile.width), header.quality_index)
         except FormatError as error:
-            raise FormatError(f"tile {index + 1} of {len(boxes)}: {error}") from error
+            raise FormatError(f"tile {index} of {len(boxes)}: {error}") from error
         codes[tile.within(area).slices] = part
 
     map_one_thread(one, jobs)

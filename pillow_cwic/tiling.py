@@ -17,6 +17,9 @@ from .config import GRID
 WINDOW = 256
 """Largest side of a window's core in code positions (2048 pixels): bounds the memory of the CNNs."""
 
+MIN_POSITIONS = 3
+"""Smallest side of the code grid: tiny pictures are extended to 24 pixels (+6 dB at 1 to 8 pixels, for 7 bytes)."""
+
 
 class Box(NamedTuple):
     """A rectangle, right and lower edge excluded, as in Pillow."""
@@ -73,8 +76,11 @@ class Box(NamedTuple):
 
 
 def code_grid(width: int, height: int) -> Box:
-    """The code positions of a picture of that many pixels: one for every 8 x 8, the last ones partly outside."""
-    return Box(0, 0, -(-width // GRID), -(-height // GRID))
+    """The code positions of a picture of that many pixels: one for every 8 x 8, the last ones partly outside.
+
+    At least MIN_POSITIONS on each side: with fewer, the networks see little but their own zero padding.
+    """
+    return Box(0, 0, max(-(-width // GRID), MIN_POSITIONS), max(-(-height // GRID), MIN_POSITIONS))
 
 
 def covering(region: Box) -> Box:

@@ -3,7 +3,8 @@
 Entropy coding is many small steps. A second thread inside a step saves little and, where another process wants the
 core, costs up to fifty times as much, because every step waits for both. torch.set_num_threads would help but is
 process-wide as well: it sets the calling thread's count (OpenMP keeps one per thread) and the default of threads to
-come. So a worker sets its own count to one and puts the default back from a short-lived thread.
+come. So each worker sets its own count to one, once, and a short-lived thread then puts the
+default back.
 
 Code that runs here is also free of the caller's autocast, default device and inference mode: those are per thread.
 """
@@ -35,19 +36,29 @@ def _in_new_thread(function: Callable[[], R]) -> R:
         return pool.submit(function).result()
 
 
-def _start_worker() -> None:
-    with _lock:  # one at a time: each puts back what it found
-        default = _in_new_thread(torch.get_num_threads)
+def _start_pool() -> ThreadPoolExecutor:
+    count = min(available_cores(), 8)  # each tile in work needs about 100 MB
+    default = _in_new_thread(torch.get_num_threads)
+    ready = threading.Barrier(count + 1)
+
+    def start_worker() -> None:
+        torch.get_num_threads()  # a thread takes over the default at its first use of torch: now, not later
         torch.set_num_threads(1)
-        _in_new_thread(lambda: torch.set_num_threads(default))
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, "pillow-cwic", start_worker)
+    for _ in range(count):
+        pool.submit(int)  # starts one more thread each, as none is idle before `ready`
+    ready.wait()
+    _in_new_thread(lambda: torch.set_num_threads(default))
+    return pool
 
 
 def _pool() -> ThreadPoolExecutor:
     global _executor
     with _lock:
         if _executor is None:
-            # At most 8: each tile in work needs about 100 MB.
-            _executor = ThreadPoolExecutor(min(available_cores(), 8), "pillow-cwic", _start_worker)
+            _executor = _start_pool()
         return _executor
 
 
