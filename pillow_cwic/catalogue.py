@@ -12,6 +12,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,20 +80,20 @@ def read(location: str) -> Manifest:
         return manifest.read(Path(location).expanduser())
     if location in _fetched:
         return _fetched[location]
-    try:
-        return manifest.parse(_copy_of(location).read_bytes(), location)
-    except OSError:
-        raise WeightsError(f"the manifest {location} has not been fetched yet") from None
+    copy = _copy_of(location)
+    if not cache.exists(copy):
+        raise WeightsError(f"the manifest {location} has not been fetched yet")
+    return manifest.parse(manifest.read_bytes(copy), location)
 
 
 def refresh(*, older_than_seconds: float = REFRESH_SECONDS) -> list[str]:
-    """Fetches the manifest URLs that this process has not asked for so long; returns what went wrong."""
+    """Fetches the manifests that came by URL and were not asked for so long; returns what went wrong."""
     problems = []
     now = time.monotonic()
-    for url in filter(is_url, locations()):
+    for url, copy in _remote():
         if now - _asked.get(url, -math.inf) >= older_than_seconds:
             try:
-                fetch(url)
+                fetch(url, copy)
             except WeightsError as error:
                 problems.append(str(error))
     return problems
@@ -100,27 +101,24 @@ def refresh(*, older_than_seconds: float = REFRESH_SECONDS) -> list[str]:
 
 def fetch_missing() -> list[str]:
     """Fetches the manifest URLs of which there is no copy; returns what went wrong."""
-    missing = [url for url in filter(is_url, locations()) if url not in _fetched and not cache.exists(_copy_of(url))]
+    missing = [url for url, copy in _remote() if url not in _fetched and not cache.exists(copy)]
     return refresh() if missing else []
 
 
-def fetch(url: str) -> Manifest:
-    """Fetches a manifest and keeps a copy in the cache, if that is writable, for times without network."""
+def fetch(url: str, copy: Path) -> Manifest:
+    """Fetches a manifest and keeps it at `copy`, if that is writable, for times without network."""
     from . import download
 
     _asked[url] = time.monotonic()
     data = download.fetch_small(url, manifest.MAX_MANIFEST_BYTES)
     _fetched[url] = manifest.parse(data, url)
     with contextlib.suppress(WeightsError):  # a read-only cache costs a transfer per process, not the picture
-        cache.store(_copy_of(url), data)
+        _keep(copy, data, _fetched[url])
     return _fetched[url]
 
 
 def add(location: str) -> tuple[Path, Manifest]:
-    """Checks the manifest at a path or URL and copies it to the user's; adding it again updates the copy.
-
-    The copy remembers where it came from as "base", so that relative URLs keep their meaning.
-    """
+    """Checks the manifest at a path or URL and copies it to the user's; adding it again updates the copy."""
     from . import download
 
     if is_url(location):
@@ -129,9 +127,8 @@ def add(location: str) -> tuple[Path, Manifest]:
         location = str(Path(location).expanduser().absolute())
         data = manifest.read_bytes(Path(location))
     parsed = manifest.parse(data, location)
-    document = {**json.loads(data), "base": parsed.location}
     path = user_dir() / f"{Path(location).stem}-{_key(location)[:8]}.json"
-    cache.store(path, json.dumps(document, indent=2).encode())
+    _keep(path, data, parsed)
     return path, parsed
 
 
@@ -156,3 +153,19 @@ def _copy_of(url: str) -> Path:
 
 def _key(location: str) -> str:
     return hashlib.sha256(location.encode()).hexdigest()[:16]
+
+
+def _remote() -> Iterator[tuple[str, Path]]:
+    """The manifests that came by URL, and where their copies are: in the cache, or among the user's."""
+    for location in locations():
+        if is_url(location):
+            yield location, _copy_of(location)
+        else:
+            with contextlib.suppress(WeightsError):
+                if is_url(origin := read(location).location):
+                    yield origin, Path(location)
+
+
+def _keep(copy: Path, data: bytes, parsed: Manifest) -> None:
+    """Stores a manifest with its "base", so that relative URLs keep their meaning."""
+    cache.store(copy, json.dumps({**json.loads(data), "base": parsed.location}, indent=2).encode())

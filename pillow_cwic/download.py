@@ -167,14 +167,15 @@ def _append(transfer: _Transfer, url: str) -> None:
 
 def _checked_start(response: requests.Response, offset: int, transfer: _Transfer) -> int:
     """Where in the file this answer starts: `offset`, or 0 from a server that ignores Range."""
+    packed = "Content-Encoding" in response.headers  # asked not to: then offsets and lengths are of the packed bytes
     if response.status_code == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if found is None or int(found[1]) != offset:
-            transfer.partial.unlink(missing_ok=True)  # no second try with a server that can't count: from zero
+        if packed or found is None or int(found[1]) != offset:
+            transfer.partial.unlink(missing_ok=True)  # from zero
             raise _CutError(f"answered with another range than bytes {offset}-")
         total = found[2]
-    elif "Content-Encoding" in response.headers:
-        return 0  # the length is that of the packed bytes
+    elif packed:
+        return 0
     else:
         offset, total = 0, response.headers.get("Content-Length", "*")
     if total != "*" and total != str(transfer.entry.bytes):

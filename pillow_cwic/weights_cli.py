@@ -68,12 +68,12 @@ def _verb(
 
 
 def _list(_: argparse.Namespace) -> Report:
-    problems = _refreshed()
+    _refresh()
     found = catalogue.read_all()
     rows = [_row(entry, m, found) for m in found.manifests for entry in m.models]
     known = {row["sha256"] for row in rows}
     rows += [_stray(path) for path in cache.stored_models() if path.stem not in known]
-    return rows, problems + found.problems
+    return rows, found.problems
 
 
 def _row(entry: Entry, source: Manifest, found: catalogue.Catalogue) -> Row:
@@ -108,8 +108,9 @@ def _stray(path: Path) -> Row:
 
 
 def _fetch(args: argparse.Namespace) -> Report:
-    problems = _refreshed()
-    rows = []
+    _refresh()
+    rows: list[Row] = []
+    problems: list[str] = []
     for entry in _chosen(args.models, problems):
         try:
             path = weights.locate(entry, quiet=args.quiet)
@@ -203,9 +204,11 @@ def _chosen(models: list[str], problems: list[str]) -> Iterable[Entry]:
     return chosen.values()
 
 
-def _refreshed() -> list[str]:
-    """Looks at manifest URLs anew, where the network is allowed; returns what went wrong."""
-    return [] if download.is_offline() else catalogue.refresh(older_than_seconds=0)
+def _refresh() -> None:
+    """Looks at manifest URLs anew, where the network is allowed; a failure is only told: a copy may do."""
+    if not download.is_offline():
+        for problem in catalogue.refresh(older_than_seconds=0):
+            print(f"pillow-cwic: note: {problem}", file=sys.stderr)
 
 
 def _show_models(rows: list[Row]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import random
 from pathlib import Path
@@ -159,6 +160,15 @@ def test_an_endless_body_is_cut_off(server: Server, cache_dir: Path) -> None:
     with pytest.raises(WeightsError, match=f"sends more than the {len(BODY)} bytes expected"):
         download.fetch(entry_for(server.url("/endless")))
     assert sum(path.stat().st_size for path in cache_dir.iterdir()) <= len(BODY)
+
+
+@pytest.mark.parametrize("cuts", [[], [1_000_000]])
+def test_a_server_that_packs_what_it_sends_works(server: Server, cuts: list[int]) -> None:
+    """gzip against our request is unpacked; cut, such a transfer starts over, since its ranges mean packed bytes."""
+    packed = gzip.compress(BODY)
+    server.pages[PATH] = Page(packed, headers={"Content-Encoding": "gzip"}, cuts=cuts)
+    assert download.fetch(entry_for(server.url(PATH))).read_bytes() == BODY
+    assert server.ranges()[-1] is None
 
 
 def test_no_file_name_of_the_server_is_used(server: Server, cache_dir: Path) -> None:

@@ -178,6 +178,20 @@ def test_a_known_id_asks_no_manifest_server(server: Server, monkeypatch: pytest.
     assert server.requests == []
 
 
+def test_a_damaged_copy_of_a_manifest_heals(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy that is no manifest any more is reported as that, and replaced when an id is asked for."""
+    server.pages["/list.json"] = page(MODEL)
+    monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/list.json"))
+    assert weights.find(ID).name == "mine"
+    (copy,) = (cache.directory() / "manifests").iterdir()
+    copy.write_bytes(b"{")
+    weights.forget()
+    assert "is not JSON" in catalogue.read_all().problems[0]
+    assert weights.find(ID).name == "mine"
+    weights.forget()
+    assert catalogue.read_all().problems == []
+
+
 def test_an_unreachable_manifest_is_reported(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unknown id whose manifest can't be fetched says so, with the address and the reason."""
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/gone.json"))

@@ -180,6 +180,30 @@ def test_an_added_manifest_stays(run: Run, server: Server) -> None:
     assert server.paths() == ["/team/list.json", "/team/mine.safetensors"]
 
 
+def test_an_added_manifest_is_asked_about_newer_models(run: Run, server: Server) -> None:
+    """A picture made with a model that the team published after `add` opens without a second `add`."""
+    server.pages["/team/list.json"] = Page(b'{"schema": 1, "models": []}')
+    run("add", server.url("/team/list.json"))
+    server.pages["/team/list.json"] = Page(LIST)
+    weights.forget()
+    assert weights.find(ID).origin == server.url("/team/list.json")
+    weights.forget()
+    assert catalogue.read_all().by_id(ID) is not None  # without network: the copy is up to date
+    assert len(list(catalogue.user_dir().iterdir())) == 1
+
+
+def test_a_manifest_server_that_is_down_is_a_note(run: Run, server: Server) -> None:
+    """With a copy at hand, `list` works while the server is gone, says so on stderr, and succeeds."""
+    server.pages["/team/list.json"] = Page(LIST)
+    run("add", server.url("/team/list.json"))
+    server.pages["/team/list.json"] = Page(status=503)
+    code, output, errors = run("list")
+    assert code == 0
+    assert ID in output
+    url = server.url("/team/list.json")
+    assert errors.startswith(f"pillow-cwic: note: cannot fetch {url}: HTTP 503 Service Unavailable; check")
+
+
 def test_an_added_local_manifest_remembers_its_folder(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
