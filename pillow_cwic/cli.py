@@ -244,6 +244,7 @@ def _clock(what: str, quiet: bool) -> Iterator[None]:
             from tqdm import tqdm
 
             with tqdm(desc=what, bar_format="{desc}: {elapsed}", leave=False, disable=None) as bar:
+                bar.start_t -= 1  # the second that we waited
                 while not done.wait(0.5):
                     bar.refresh()
 

@@ -109,7 +109,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     except Exception as error:
         if emptied:
             _add_to_message(
-                error, f"{os.fsdecode(filename)} was emptied when it was opened for saving, its earlier content is gone"
+                error, f"{os.fsdecode(filename)} was emptied when it was opened for saving; what was in it is gone"
             )
         raise
 

@@ -409,7 +409,7 @@ def test_reading_metadata_decodes_nothing(photo: Image.Image, fresh_python: Call
 
 # --- failed saves ----------------------------------------------------------------------------------------------------
 
-GONE = "was emptied when it was opened for saving, its earlier content is gone"
+GONE = "was emptied when it was opened for saving; what was in it is gone"
 
 
 def test_failed_save_of_an_existing_file_says_so(photo: Image.Image, tmp_path: Path) -> None:
