@@ -18,13 +18,15 @@ def quantize(p: Tensor, levels: int) -> Tensor:
     return torch.floor(p * levels).clamp(0, levels - 1)
 
 
-def mask(p: Tensor, first_level: Sequence[int], levels: int) -> Tensor:
+def mask(p: Tensor, first_level: Sequence[int] | Tensor, levels: int) -> Tensor:
     """Importance `p` [B,1,h,w] -> importance mask [B,n,h,w] of 0 and 1.
 
     Plane k is kept where the quantized level reaches `first_level[k]`. Backward, the step is replaced by a ramp
     `RAMP_LEVELS` wide around it: the paper's proxy for the mask, wide enough to reach neighbouring levels.
     """
-    on = torch.tensor(first_level, device=p.device, dtype=p.dtype)[None, :, None, None]
+    on = torch.as_tensor(first_level, device=p.device, dtype=p.dtype)[
+        None, :, None, None
+    ]  # a CUDA graph needs a tensor
     hard = (quantize(p, levels) >= on).to(p.dtype)  # [B,n,h,w]
     ramp = ((p * levels - on) / RAMP_LEVELS + 0.5).clamp(0, 1)
     return ramp + (hard - ramp).detach()

@@ -27,11 +27,14 @@ class Outcome(NamedTuple):
 class JointCodec(nn.Module):
     """Encoder, binarizer, importance map, entropy networks and decoder."""
 
+    first_level: Tensor
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
         self.planes, self.maps = PlaneNetwork(config), MapNetwork(config)
+        self.register_buffer("first_level", torch.tensor(config.first_level).float(), persistent=False)
         self.entropy_dtype = torch.float32
         self.use_importance = True  # False: every plane is kept everywhere (the paper's first stage)
         self.rate_trains_encoder = True  # False: bits teach the entropy networks only (the paper's loss)
@@ -42,7 +45,7 @@ class JointCodec(nn.Module):
         features, logit = self.encoder(x, quality_index)
         p = torch.sigmoid(logit) if self.use_importance else torch.ones_like(logit)
         sign = signs(features)
-        kept = mask(p, config.first_level, config.levels)
+        kept = mask(p, self.first_level, config.levels)
         picture = self.decoder(sign * kept, quality_index)
         level = quantize(p, config.levels).detach().nan_to_num()  # as an index NaN would be fatal, not just skipped
         seen = (sign, kept, p) if self.rate_trains_encoder else (sign.detach(), kept.detach(), p.detach())

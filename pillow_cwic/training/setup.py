@@ -82,7 +82,7 @@ def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device)
         progress, extra = checkpoint.load(options.out, step)
     saved = Budget(**extra["budget"]) if extra else Budget(minutes=recipe.minutes)
     budget = Budget(options.minutes, options.steps) if options.minutes or options.steps else saved
-    watch = Watch(options.out, budget, ranks.first, options.quiet)
+    watch = Watch(options.out, budget, progress.seconds, ranks.first, options.quiet)
     step.source = open_source(options, recipe, data, ranks, device, progress.step, watch)
     torch.manual_seed(recipe.seed + 1 + ranks.rank)  # ... but other crops
     if extra and len(extra["random"]) == ranks.count:

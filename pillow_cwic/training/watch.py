@@ -17,11 +17,11 @@ LOG = "log.jsonl"
 class Watch:
     """Shows and writes down how the first rank is doing; the other ranks stay silent."""
 
-    def __init__(self, folder: Path, budget: Budget, first: bool, quiet: bool) -> None:
+    def __init__(self, folder: Path, budget: Budget, seconds: float, first: bool, quiet: bool) -> None:
+        self.seconds = seconds  # wall-clock at the last line
         self.budget, self.first, self.quiet = budget, first, quiet
         self.log: TextIO | None = (folder / LOG).open("a", encoding="utf-8") if first else None
         self.board = _tensorboard(folder) if first else None
-        self.ms_ssim = 0.0
         self.lines = first and not quiet and not sys.stderr.isatty()  # a log file gets lines, a terminal a bar
         self.bar = tqdm(
             total=100.0,
@@ -49,7 +49,17 @@ class Watch:
         self.bar.set_description_str(line)
         if self.lines:
             print(f"{100 * used:3.0f}% {line}", file=sys.stderr, flush=True)
-        values = {**means, "bpp": bpp, "psnr": psnr, "learning_rate": rate, "seconds": progress.seconds, "used": used}
+        elapsed, self.seconds = progress.seconds - self.seconds, progress.seconds
+        pace = {"steps_per_second": means["steps"] / elapsed} if elapsed > 0 else {}
+        values = {
+            **means,
+            **pace,
+            "bpp": bpp,
+            "psnr": psnr,
+            "learning_rate": rate,
+            "seconds": progress.seconds,
+            "used": used,
+        }
         self._write("step", step=progress.step, stage=stage, **{key: _short(value) for key, value in values.items()})
         self._board(progress.step, {f"train/{key}": value for key, value in values.items()})
 
