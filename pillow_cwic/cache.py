@@ -10,7 +10,7 @@ import contextlib
 import errno
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -87,14 +87,12 @@ def store(path: Path, data: bytes) -> None:
     """Writes a small file by a temporary file and an atomic rename; WeightsError when the disk refuses."""
     with disk_errors(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
+        temporary = path.with_name(f"{path.stem}-{secrets.token_hex(4)}.tmp")  # not mkstemp: others may read a cache
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import resource
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,35 @@ def test_eight_processes_make_one_transfer(server: Server) -> None:
     assert {output for output, _ in answers} == {f"{cache.model_path(SHA256)}\n"}
     assert server.ranges() == [None]
     assert cache.model_path(SHA256).read_bytes() == BODY
+
+
+def test_who_waits_for_another_download_is_told(cache_dir: Path) -> None:
+    """A second holder of a model's lock waits, hears of it after a second, and goes on when the first is done."""
+    told, entered = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with cache.locked(SHA256, on_wait=told.set):
+            entered.set()
+
+    thread = threading.Thread(target=second)
+    with cache.locked(SHA256):
+        thread.start()
+        assert told.wait(10)
+        assert not entered.is_set()
+    thread.join(10)
+    assert entered.is_set()
+
+
+def test_small_files_are_for_everyone_who_may_read_the_folder(cache_dir: Path) -> None:
+    """A manifest kept in a shared cache has the permissions that the umask gives, and no temporary file stays."""
+    mask = os.umask(0o022)
+    try:
+        cache.store(cache_dir / "manifests" / "a.json", b"{}")
+    finally:
+        os.umask(mask)
+    (path,) = (cache_dir / "manifests").iterdir()
+    assert path.read_bytes() == b"{}"
+    assert path.stat().st_mode & 0o777 == 0o644
 
 
 def test_a_folder_without_permission_says_what_to_do(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
