@@ -16,7 +16,7 @@ from torch import Tensor
 from .config import ModelConfig
 from .errors import WeightsError
 from .integer_layer import CEILING, LOGIT_MAX, ONE, TO_ACTIVATION, TO_LOGIT, Layer
-from .neighbourhood import gather, inner, patches, steps
+from .neighbourhood import gather, inner, patches, quincunx_steps, windows
 from .range_coder import BitCoder, Probabilities, RangeReader, RangeWriter
 
 STAGES = (4, 2, 1)  # grid spacings at which the importance map is filled in, after the coarsest of 8
@@ -111,7 +111,8 @@ class _Half:
     """One parity of the checkerboard: its positions, those that keep the most planes first.
 
     So the positions that a group still needs are a prefix, and buffers are slices. `inputs` holds the columns of the
-    hidden layers: neighbours in the group | one-hot level | map features | 3x3 of every earlier group.
+    hidden layers but for the first, the neighbours in the group: one-hot level | map features | 3x3 of every earlier
+    group.
     """
 
     at: Tensor  # [m] flat positions
@@ -131,10 +132,9 @@ class PlaneCoder:
         size, side, fill = config.group_planes, config.map_features, config.group_features
         self.map_in = weights.layer("planes.map_in", [config.levels // 2 * LEVEL_UNIT, ONE] * 25)
         self.map_mid = weights.layer("planes.map_mid", [CEILING] * (9 * side))
-        self.near = 12 * size  # columns of the neighbours in the group
-        self.fixed = self.near + config.levels + side  # columns that every group has
+        self.fixed = config.levels + side  # columns of the hidden layers' inputs that every group has
         groups = range(config.plane_groups)
-        common = [ONE] * (self.near + config.levels) + [CEILING] * side
+        common = [ONE] * (12 * size + config.levels) + [CEILING] * side
         self.hidden = [weights.layer(f"planes.{g}.hidden", common + [ONE] * (9 * size * g)) for g in groups]
         self.mid = [weights.layer(f"planes.{g}.mid", [CEILING] * (fill * (g + 1))) for g in groups]
         self.out = [weights.layer(f"planes.{g}.out", [CEILING] * fill, TO_LOGIT) for g in groups]
@@ -142,29 +142,29 @@ class PlaneCoder:
     def walk(self, code: "LogitCoder", level: Tensor, quality_index: int, codes: Tensor | None) -> Tensor:
         """Code the planes of a map of levels int64 [h,w]; codes int8 [h*w,n] in {-1,0,1} given: written, None: read.
 
-        Returns the codes, int8 [h*w,n], 0 where the importance mask leaves a plane out.
+        Returns the codes, int8 [h,w,n], 0 where the importance mask leaves a plane out.
         """
         config, (height, width) = self.config, level.shape
         size, kept = config.group_planes, torch.tensor(config.kept_planes)[level.reshape(-1)]
         groups = -(-int(kept.max()) // size)  # groups beyond the highest level are empty
         padded = torch.zeros(groups, (height + 4) * (width + 4), size, dtype=self.dtype)  # codes so far, border of 2
         halves = self._halves(level, kept, groups)
-        near = steps(2, width + 4, lambda dy, dx: (dy + dx) % 2 == 1)  # the 12 of the other parity in 5x5
-        around, inside = steps(1, width + 4), inner(height, width, 2)
-        out = torch.zeros(height * width, config.planes, dtype=torch.int8)
+        near = quincunx_steps(width + 4)  # the neighbours of the other parity
         for g in range(groups):
             group = slice(g * size, (g + 1) * size)
             for parity, half in enumerate(halves):
-                if parity and half.active[g]:
-                    half.inputs[: half.active[g], : self.near] = gather(padded[g], half.slot[: half.active[g]], near)
                 given = None if codes is None else codes[half.at[: half.active[g]], group]
-                self._group(code, half, (g, parity, quality_index), padded[g], given)
+                # Even positions have no neighbours in their group yet.
+                known = gather(padded[g], half.slot[: half.active[g]], near) if parity else None
+                self._group(code, half, (g, quality_index), padded[g], (known, given))
             for half in halves:  # this group as context of the later ones
                 column = self.fixed + 9 * size * g
                 if half.active[g + 1]:
                     part = half.inputs[: half.active[g + 1], column : column + 9 * size]
-                    part.copy_(gather(padded[g], half.slot[: half.active[g + 1]], around))
-            out[:, group] = (padded[g][inside] * (1 / ONE)).to(torch.int8)
+                    part.copy_(windows(padded[g], half.slot[: half.active[g + 1]], 1, width + 4))
+        out = torch.zeros(height, width, config.planes, dtype=torch.int8)
+        coded = padded.view(groups, height + 4, width + 4, size)[:, 2:-2, 2:-2]  # [groups,h,w,size]
+        out[:, :, : groups * size].view(height, width, groups, size).copy_(coded.permute(1, 2, 0, 3).mul(1 / ONE))
         return out
 
     def _halves(self, level: Tensor, kept: Tensor, groups: int) -> list[_Half]:
@@ -180,29 +180,36 @@ class PlaneCoder:
             at = at[kept[at].argsort(descending=True, stable=True)]
             at = at[: int((kept[at] > 0).sum())]
             inputs = torch.empty(len(at), columns, dtype=self.dtype)  # every part is filled before its use
-            inputs[:, self.near : self.near + config.levels] = 0
-            inputs[torch.arange(len(at)), self.near + level.reshape(-1)[at]] = ONE
-            inputs[:, self.near + config.levels : self.fixed] = self.map_mid(patches(known, (height, width), 1, at))
+            inputs[:, : config.levels] = 0
+            inputs[torch.arange(len(at)), level.reshape(-1)[at]] = ONE
+            inputs[:, config.levels : self.fixed] = self.map_mid(patches(known, (height, width), 1, at))
             planes = torch.arange(groups * config.group_planes)
-            count = (
-                len(at) - torch.searchsorted(kept[at].flip(0), planes, right=True)
-            ).tolist()  # that keep each plane
+            keeping = len(at) - torch.searchsorted(kept[at].flip(0), planes, right=True)  # positions, for each plane
+            count = keeping.tolist()
             active, full = [*count[:: config.group_planes], 0], count[config.group_planes - 1 :: config.group_planes]
             hidden = torch.empty(len(at), groups * config.group_features, dtype=self.dtype)
             halves.append(_Half(at, inner(height, width, 2)[at], kept[at], inputs, hidden, active, full))
         return halves
 
     def _group(
-        self, code: "LogitCoder", half: _Half, step: tuple[int, int, int], padded: Tensor, given: Tensor | None
+        self,
+        code: "LogitCoder",
+        half: _Half,
+        step: tuple[int, int],
+        padded: Tensor,
+        here: tuple[Tensor | None, Tensor | None],
     ) -> None:
-        """Code one group at one parity into `padded` [p,size]; step is (group, parity, quality index)."""
-        (g, parity, quality_index), fill, size = step, self.config.group_features, self.config.group_planes
-        count = half.active[g]
+        """Code one group at one parity into `padded` [p,size].
+
+        step is (group, quality index); here the known neighbours in the group [m,12*size] and the codes to write
+        [m,size], or None.
+        """
+        (g, quality_index), (known, given) = step, here
+        fill, size, count = self.config.group_features, self.config.group_planes, half.active[g]
         if not count:
             return
-        skip = 0 if parity else self.near  # even positions have no neighbours in their group yet
-        x = half.inputs[:count, skip : self.fixed + 9 * size * g]
-        half.hidden[:count, g * fill : (g + 1) * fill] = self.hidden[g](x, (quality_index,), skip)
+        x = half.inputs[:count, : self.fixed + 9 * size * g]
+        half.hidden[:count, g * fill : (g + 1) * fill] = self.hidden[g](x, (quality_index,), known)
         logits = self.out[g](self.mid[g](half.hidden[:count, : (g + 1) * fill]))  # [count,size]
         full = half.full[g]  # before it all planes of the group exist: no mask needed
         exists = half.kept[full:count, None] > g * size + torch.arange(size)
@@ -275,4 +282,4 @@ class EntropyModel:
         code = LogitCoder(bit_coder, self.probability)
         q = self.maps.walk(code, shape, quality_index, None if level is None else level.long())
         flat = None if codes is None else codes.reshape(-1, self.config.planes)
-        return self.planes.walk(code, q, quality_index, flat).view(*shape, -1), q.to(torch.uint8)
+        return self.planes.walk(code, q, quality_index, flat), q.to(torch.uint8)

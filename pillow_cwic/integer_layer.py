@@ -52,7 +52,10 @@ class Layer:
         self.scale = 2.0**-shift
         self.low, self.high = (-LOGIT_MAX, LOGIT_MAX) if shift == TO_LOGIT else (0, CEILING)
 
-    def __call__(self, x: Tensor, bias_row: tuple[int, ...] = (), skip: int = 0) -> Tensor:
-        """x [m,in-skip] -> [m,out]; `skip` leaves out the first inputs where they are all zero."""
-        total = torch.addmm(self.bias[bias_row], x, self.weight[skip:])
+    def __call__(self, x: Tensor, bias_row: tuple[int, ...] = (), first: Tensor | None = None) -> Tensor:
+        """x [m,in] -> [m,out]. The first inputs may come apart in `first` [m,k]; left out, they are zero."""
+        rest = self.weight.shape[0] - x.shape[1]
+        total = torch.addmm(self.bias[bias_row], x, self.weight[rest:])
+        if first is not None:
+            total.addmm_(first, self.weight[:rest])
         return total.mul_(self.scale).floor_().clamp_(self.low, self.high)

@@ -3,16 +3,14 @@
 Maps are [h*w, c], row-major. Positions outside the map read as zero.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 
-def steps(radius: int, width: int, keep: Callable[[int, int], bool] = lambda dy, dx: True) -> Tensor:
-    """Flat index steps to the (2 radius + 1)^2 neighbours in a map `width` wide, row-major, where keep(dy, dx)."""
-    reach = range(-radius, radius + 1)
-    return torch.tensor([dy * width + dx for dy in reach for dx in reach if keep(dy, dx)])
+def quincunx_steps(width: int) -> Tensor:
+    """Flat index steps to the 12 positions of a 5x5 window whose row plus column is odd, in a map `width` wide."""
+    reach = range(-2, 3)
+    return torch.tensor([dy * width + dx for dy in reach for dx in reach if (dy + dx) % 2])
 
 
 def inner(height: int, width: int, radius: int) -> Tensor:
@@ -24,13 +22,22 @@ def inner(height: int, width: int, radius: int) -> Tensor:
 def patches(x: Tensor, shape: tuple[int, int], radius: int, at: Tensor | None = None) -> Tensor:
     """x [h*w,c] -> neighbourhoods of the positions `at` (default all), [m,(2 radius+1)^2*c]."""
     height, width = shape
-    inside = inner(height, width, radius).to(x.device)
+    inside = inner(height, width, radius)
     padded = x.new_zeros((height + 2 * radius) * (width + 2 * radius), x.shape[1]).index_copy_(0, inside, x)
-    centre = inside if at is None else inside[at]
-    return gather(padded, centre, steps(radius, width + 2 * radius).to(x.device))
+    return windows(padded, inside if at is None else inside[at], radius, width + 2 * radius)
 
 
-def gather(padded: Tensor, centre: Tensor, step: Tensor) -> Tensor:
-    """padded [p,c], centre [m], step [k] -> the k neighbours of every centre, [m,k*c]."""
+def windows(padded: Tensor, centre: Tensor, radius: int, width: int) -> Tensor:
+    """padded [p,c], a map `width` wide, centre [m] -> square neighbourhoods [m,(2 radius+1)^2*c], row by row.
+
+    A row of a neighbourhood is contiguous in memory: one copy instead of 2 radius + 1.
+    """
+    side, channels = 2 * radius + 1, padded.shape[1]
+    runs = padded.as_strided((padded.shape[0] - side + 1, side * channels), (channels, 1))
+    return gather(runs, centre - radius, torch.arange(-radius, radius + 1) * width)
+
+
+def gather(rows: Tensor, centre: Tensor, step: Tensor) -> Tensor:
+    """rows [p,c], centre [m], step [k] -> the k rows at centre + step, side by side, [m,k*c]."""
     index = (centre[:, None] + step).reshape(-1)
-    return padded.index_select(0, index).view(len(centre), len(step) * padded.shape[1])
+    return rows.index_select(0, index).view(len(centre), len(step) * rows.shape[1])
