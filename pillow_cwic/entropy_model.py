@@ -20,6 +20,7 @@ from .neighbourhood import gather, inner, patches, quincunx_steps, windows
 from .range_coder import BitCoder, Probabilities, RangeReader, RangeWriter
 
 STAGES = (4, 2, 1)  # grid spacings at which the importance map is filled in, after the coarsest of 8
+STAGE_ROWS = 7  # rows of the map's first bias: two for each spacing; the last is not used
 LEVEL_UNIT = ONE // 4  # one importance level as a network input
 
 
@@ -28,25 +29,37 @@ def level_input(level: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
     return ((level - levels // 2) * LEVEL_UNIT).to(dtype)
 
 
+def stored(tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """One tensor of a weights file; WeightsError where it is missing, or has another type or shape."""
+    found, expected = tensors.get(name), f"expected {dtype} {list(shape)}"
+    if found is None:
+        raise WeightsError(f"weights file has no tensor {name}, {expected}")
+    if found.dtype != dtype or found.shape != shape:
+        raise WeightsError(f"{name} is {found.dtype} {list(found.shape)}, {expected}")
+    return found
+
+
 class IntegerWeights:
-    """Reads the `entropy.*` tensors of a weights file into layers, refusing what is missing or misshapen."""
+    """Reads the `entropy.*` tensors of a weights file, refusing what is missing, misshapen or out of range."""
 
     def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
         self.tensors, self.dtype = tensors, dtype
         self.bounds: dict[str, float] = {}
 
-    def tensor(self, name: str, dtype: torch.dtype) -> Tensor:
-        """One integer tensor by its name without the prefix `entropy.`."""
-        found = self.tensors.get(f"entropy.{name}")
-        if found is None:
-            raise WeightsError(f"weights file has no tensor entropy.{name}")
-        if found.dtype != dtype:
-            raise WeightsError(f"entropy.{name} is {found.dtype}, expected {dtype}")
-        return found
+    def table(self, name: str, dtype: torch.dtype, shape: tuple[int, ...], limits: tuple[int, int]) -> Tensor:
+        """A table by its name without the prefix `entropy.`, int64; `limits` are the least and the largest value."""
+        values = stored(self.tensors, f"entropy.{name}", dtype, shape).long()
+        wrong = values[(values < limits[0]) | (values > limits[1])]
+        if len(wrong):
+            raise WeightsError(f"entropy.{name} holds {int(wrong[0])}, expected {limits[0]} to {limits[1]}")
+        return values
 
-    def layer(self, name: str, limits: list[int], shift: int = TO_ACTIVATION) -> Layer:
-        """The layer `name`, whose inputs are at most `limits` in magnitude; notes its accumulator bound."""
-        weight, bias = self.tensor(f"{name}.weight", torch.int16), self.tensor(f"{name}.bias", torch.int32)
+    def layer(
+        self, name: str, limits: list[int], width: int, shift: int = TO_ACTIVATION, rows: tuple[int, ...] = ()
+    ) -> Layer:
+        """The layer `name` of inputs up to `limits` in magnitude, `width` outputs, and bias [*rows,width]."""
+        weight = stored(self.tensors, f"entropy.{name}.weight", torch.int16, (len(limits), width))
+        bias = stored(self.tensors, f"entropy.{name}.bias", torch.int32, (*rows, width))
         layer = Layer(name, weight, bias, limits, shift, self.dtype)
         self.bounds[name] = layer.bound
         return layer
@@ -58,11 +71,13 @@ class MapCoder:
     def __init__(self, weights: IntegerWeights, config: ModelConfig) -> None:
         width, centre = config.map_channels, config.levels // 2
         self.levels, self.depth, self.dtype = config.levels, config.levels.bit_length() - 1, weights.dtype
-        self.coarsest = weights.tensor("maps.coarsest", torch.int16).to(weights.dtype)
-        self.conv1 = weights.layer("maps.conv1", [centre * LEVEL_UNIT, ONE, ONE] * 25)
-        self.conv2 = weights.layer("maps.conv2", [CEILING] * (9 * width))
-        self.conv3 = weights.layer("maps.conv3", [CEILING] * width)
-        self.out = weights.layer("maps.out", [CEILING] * width, TO_LOGIT)
+        nodes, rows = config.levels - 1, (config.quality_count, STAGE_ROWS)
+        coarsest = weights.table("maps.coarsest", torch.int16, (rows[0], nodes), (-LOGIT_MAX, LOGIT_MAX))
+        self.coarsest = coarsest.to(weights.dtype)
+        self.conv1 = weights.layer("maps.conv1", [centre * LEVEL_UNIT, ONE, ONE] * 25, width, rows=rows)
+        self.conv2 = weights.layer("maps.conv2", [CEILING] * (9 * width), width)
+        self.conv3 = weights.layer("maps.conv3", [CEILING] * width, width)
+        self.out = weights.layer("maps.out", [CEILING] * width, nodes, TO_LOGIT)
 
     def walk(self, code: "LogitCoder", shape: tuple[int, int], quality_index: int, level: Tensor | None) -> Tensor:
         """Code the levels [h,w] (given: written, None: read) -> the levels, int64 [h,w]."""
@@ -130,14 +145,15 @@ class PlaneCoder:
     def __init__(self, weights: IntegerWeights, config: ModelConfig) -> None:
         self.config, self.dtype = config, weights.dtype
         size, side, fill = config.group_planes, config.map_features, config.group_features
-        self.map_in = weights.layer("planes.map_in", [config.levels // 2 * LEVEL_UNIT, ONE] * 25)
-        self.map_mid = weights.layer("planes.map_mid", [CEILING] * (9 * side))
+        self.map_in = weights.layer("planes.map_in", [config.levels // 2 * LEVEL_UNIT, ONE] * 25, side)
+        self.map_mid = weights.layer("planes.map_mid", [CEILING] * (9 * side), side)
         self.fixed = config.levels + side  # columns of the hidden layers' inputs that every group has
-        groups = range(config.plane_groups)
+        groups, rows = range(config.plane_groups), (config.quality_count,)
         common = [ONE] * (12 * size + config.levels) + [CEILING] * side
-        self.hidden = [weights.layer(f"planes.{g}.hidden", common + [ONE] * (9 * size * g)) for g in groups]
-        self.mid = [weights.layer(f"planes.{g}.mid", [CEILING] * (fill * (g + 1))) for g in groups]
-        self.out = [weights.layer(f"planes.{g}.out", [CEILING] * fill, TO_LOGIT) for g in groups]
+        limits = [common + [ONE] * (9 * size * g) for g in groups]
+        self.hidden = [weights.layer(f"planes.{g}.hidden", limits[g], fill, rows=rows) for g in groups]
+        self.mid = [weights.layer(f"planes.{g}.mid", [CEILING] * (fill * (g + 1)), fill) for g in groups]
+        self.out = [weights.layer(f"planes.{g}.out", [CEILING] * fill, size, TO_LOGIT) for g in groups]
 
     def walk(self, code: "LogitCoder", level: Tensor, quality_index: int, codes: Tensor | None) -> Tensor:
         """Code the planes of a map of levels int64 [h,w]; codes int8 [h*w,n] in {-1,0,1} given: written, None: read.
@@ -242,15 +258,13 @@ class EntropyModel:
     """Codes and importance levels of a tile <-> its range-coded bytes."""
 
     def __init__(self, tensors: Mapping[str, Tensor], config: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
-        """WeightsError where a tensor is missing, misshapen, or its sums could leave exact arithmetic."""
+        """WeightsError where a tensor is missing, misshapen or out of range, or sums could leave exact arithmetic."""
         weights = IntegerWeights(tensors, dtype)
         self.config = config
         self.maps, self.planes = MapCoder(weights, config), PlaneCoder(weights, config)
         self.bounds = weights.bounds
-        table = weights.tensor("probability", torch.uint16).numpy().astype(np.float64)
-        if table.shape != (2 * LOGIT_MAX + 1,) or table.min() < 32 or table.max() > 65504:
-            raise WeightsError("entropy.probability must hold 257 values in 32..65504")
-        self.probability = table / 65536
+        table = weights.table("probability", torch.uint16, (2 * LOGIT_MAX + 1,), (32, 65504))
+        self.probability = table.numpy().astype(np.float64) / 65536
 
     def encode(self, codes: Tensor, level: Tensor, quality_index: int) -> bytes:
         """codes int8 [h,w,n] in {-1,0,1}, level [h,w] -> the tile's stream."""

@@ -40,10 +40,10 @@ class Layer:
     def __init__(
         self, name: str, weight: Tensor, bias: Tensor, limits: Sequence[int], shift: int, dtype: torch.dtype
     ) -> None:
-        """weight [in,out] int16, bias [...,out] int32: where it has leading axes, the caller picks a row."""
-        if weight.shape[0] != len(limits) or bias.shape[-1] != weight.shape[1]:
-            shapes = f"weight {tuple(weight.shape)}, bias {tuple(bias.shape)}"
-            raise WeightsError(f"entropy.{name}: {shapes} do not fit {len(limits)} inputs")
+        """weight [in,out] int16, bias [...,out] int32: where it has leading axes, the caller picks a row.
+
+        Types and shapes are checked by whoever reads them from a file.
+        """
         self.bound = accumulator_bound(weight, bias, torch.tensor(limits), shift)
         if self.bound >= EXACT:
             raise WeightsError(f"entropy.{name}: sums may reach {self.bound:.0f}, beyond exact arithmetic ({EXACT})")

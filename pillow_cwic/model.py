@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .config import ModelConfig
-from .entropy_model import EntropyModel
+from .entropy_model import EntropyModel, stored
 from .errors import WeightsError
 from .networks import Decoder, Encoder
 
@@ -73,11 +73,12 @@ def _build(
 ) -> Network:
     with torch.device("meta"):
         network = kind(config)
-    state = {name.removeprefix(prefix): t.float() for name, t in tensors.items() if name.startswith(prefix)}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError as error:
-        raise WeightsError(f"weights file does not fit its configuration: {error}") from error
+    wanted = {prefix + name: tuple(t.shape) for name, t in network.state_dict().items()}
+    for name in tensors:
+        if name.startswith(prefix) and name not in wanted:
+            raise WeightsError(f"weights file has a tensor {name}, which its configuration has no place for")
+    state = {name.removeprefix(prefix): stored(tensors, name, torch.float16, wanted[name]).float() for name in wanted}
+    network.load_state_dict(state, assign=True)
     network.requires_grad_(False).eval().to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's own types
     return network
