@@ -97,7 +97,10 @@ def load(path: str | os.PathLike[str], device: torch.device, *, id: str) -> Mode
             f"{Path(path).name} is not a model of this version: metadata {sorted(metadata)}, expected {FORMAT!r}"
         )
     try:
-        config = ModelConfig.from_dict(json.loads(metadata[FORMAT]))
+        values = json.loads(metadata[FORMAT])
+        if not isinstance(values, dict):
+            raise TypeError(f"expected an object with a model's fields, found {values!r}")
+        config = ModelConfig.from_dict(values)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{Path(path).name}: bad model configuration: {error}") from error
     with torch.device("cpu"):  # whatever the caller's default device is
