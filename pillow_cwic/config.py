@@ -36,7 +36,13 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, naming the field."""
+        for field in fields(self):
+            value, least = getattr(self, field.name), 0 if field.name.endswith("_blocks") else 1
+            if isinstance(field.default, int) and (type(value) is not int or value < least):
+                raise ValueError(f"{field.name} must be a whole number from {least} up, found {value!r}")
         kept = self.kept_planes
+        if any(type(count) is not int for count in kept):
+            raise ValueError(f"kept_planes must be whole numbers, found {kept}")
         if len(kept) < 2 or len(kept) & (len(kept) - 1) or kept[0] < 0 or list(kept) != sorted(set(kept)):
             raise ValueError(f"kept_planes must be a strictly increasing list of 2, 4, 8 or 16 counts, found {kept}")
         if len(kept) > 16:
