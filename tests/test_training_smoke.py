@@ -137,6 +137,12 @@ def test_evaluate_measures_real_files(exported: Path, test_photos: Path, tmp_pat
         assert line in report
     with Image.open(tmp_path / "rd" / "rd.png") as plot:
         assert plot.width > 1000
+    again = ["evaluate", model, "--images", str(test_photos), "--out", str(tmp_path / "again"), "--codecs", "none"]
+    assert main([*again, "--indices", "0,63", "--beside", str(tmp_path / "rd" / "rd.json")]) == 0
+    assert sorted(map(str, json.loads((tmp_path / "again" / "rd.json").read_text())["results"])) == sorted(
+        map(str, rows)
+    )
+    assert main([*again[:3], str(exported.parent), "--beside", str(tmp_path / "rd" / "rd.json")]) == 1
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--indices", type=numbers, metavar="I,I,...", help="or quality indices 0..63")
     evaluate.add_argument("--codecs", default="jpeg,jpeg2000,webp,avif", help="Pillow's codecs to run, or none")
     evaluate.add_argument("--anchors", nargs="*", type=Path, default=[], metavar="FILE.json", help="published curves")
+    evaluate.add_argument("--beside", nargs="*", type=Path, default=[], metavar="RD.json", help="earlier evaluations")
     evaluate.add_argument("--rates", type=numbers, metavar="LOW,HIGH", help="bpp range of the BD-rates")
     evaluate.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     evaluate.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
@@ -111,6 +112,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             qualities=qualities,
             codecs=names(options.codecs),
             anchors=tuple(options.anchors),
+            beside=tuple(options.beside),
             rates=options.rates,
             jobs=options.jobs,
             device=options.device,

@@ -34,6 +34,7 @@ class Options:
     qualities: tuple[float, ...] = tuple(index / 63 for index in QUALITY_INDICES)  # 0..1
     codecs: tuple[str, ...] = tuple(CODECS)
     anchors: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()  # rd.json of earlier evaluations of the same pictures: their codecs join the tables
     rates: tuple[float, float] | None = None  # bpp range of the Bjontegaard deltas; None: all that the curves share
     jobs: int = 1
     device: str | None = None
@@ -63,7 +64,10 @@ def evaluate(options: Options) -> list[Curve]:
         raise ValueError(f"unknown codec {', '.join(unknown)}; known are {', '.join(CODECS)}")
     if not all(0 <= quality <= 1 for quality in options.qualities):
         raise ValueError(f"qualities are 0..1, found {', '.join(map(str, options.qualities))}")
+    earlier = [result for path in options.beside for result in read_results(path, pictures)]
     results = list(measure_all(options, pictures))
+    measured = {result.codec for result in results}
+    results += [result for result in earlier if result.codec not in measured]
     curves, anchors = mean_curves(results), [c for path in options.anchors for c in load_anchors(path)]
     options.out.mkdir(parents=True, exist_ok=True)
     rows = {"pictures": len(pictures), "results": [asdict(result) for result in results]}
@@ -90,6 +94,17 @@ def measure_all(options: Options, pictures: list[Picture]) -> Iterator[Result]:
             for results in pool.map(work, jobs):
                 yield from results
                 bar.update()
+
+
+def read_results(path: Path, pictures: list[Picture]) -> list[Result]:
+    """The results in an earlier rd.json; ValueError if it is none, or of other pictures."""
+    try:
+        results = [Result(**row) for row in json.loads(path.read_text("utf-8"))["results"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not an rd.json that `evaluate` wrote: {error}") from None
+    if {result.picture for result in results} != {picture.name for picture in pictures}:
+        raise ValueError(f"{path} is of other pictures than these {len(pictures)}: its figures can't stand beside them")
+    return results
 
 
 def work(job: Job) -> list[Result]:

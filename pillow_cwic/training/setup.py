@@ -2,7 +2,7 @@
 
 import platform
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ def check_folder(options: Options, recipe: Recipe) -> None:
 
 def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device) -> Run:
     """Data, networks, and the state of the checkpoint if there is one to resume."""
+    options = replace(options, jobs=max(1, options.jobs // ranks.count))  # the ranks decode side by side
     data = open_data(options.data, recipe.data, options.jobs)
     torch.manual_seed(recipe.seed)  # the same networks on every rank ...
     progress = Progress()
