@@ -64,7 +64,8 @@ def encode(
     extra = metadata(icc_profile, exif, xmp, dpi, comment)
     loaded = weights.load(model, resolve_device(device))
     shift = quality_shift(importance, pixels.size, loaded.config.quality_count)
-    analysis = windows.Analysis(loaded, pixels.colour, _on_grid(shift, pixels.size))
+    keep = windows.CACHED_POSITIONS if rate.quality is None else 0  # one quality: nothing to keep features for
+    analysis = windows.Analysis(loaded, pixels.colour, _on_grid(shift, pixels.size, loaded.config.grid), keep)
     alpha = None if pixels.alpha is None else encode_plane(pixels.alpha)
     quality_map = None if shift is None else encode_plane((shift + NEUTRAL).astype(np.uint8))
 
@@ -110,7 +111,7 @@ def decode_container(
     loaded = weights.load(parsed.header.model_id, resolve_device(device))
     _check_quality_index(parsed.header, loaded)
     codes, present = _decode_tiles(parsed, loaded, box)
-    quality = parsed.header.quality_index, _quality_shift(parsed)
+    quality = parsed.header.quality_index, _quality_shift(parsed, loaded.config.grid)
     colour = windows.synthesize(loaded, codes, quality, present, box)
     return _join(colour, parsed, box)
 
@@ -118,7 +119,7 @@ def decode_container(
 def importance_map(
     data_or_file: bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO,
 ) -> NDArray[np.uint8]:
-    """The importance level at every code position of a file, uint8 [ceil(H/8), ceil(W/8)].
+    """The importance level at every code position of a file, uint8 [ceil(H/g), ceil(W/g)]; g is 8 in one-bit models.
 
     Errors as for `decode`.
     """
@@ -129,7 +130,8 @@ def importance_map(
     header = parsed.header
     loaded = weights.load(header.model_id, resolve_device("cpu"))
     _check_quality_index(header, loaded)
-    grid = tiling.code_grid(*header.size)
+    pixels = loaded.config.grid
+    grid = tiling.code_grid(*header.size, pixels)
     out = np.zeros((grid.height, grid.width), np.uint8)
 
     def one(job: tuple[bytes | None, Box]) -> None:
@@ -137,8 +139,8 @@ def importance_map(
         level = loaded.entropy.decode_level(stream or b"", (tile.height, tile.width), header.quality_index)
         out[tile.slices] = level.numpy()
 
-    map_one_thread(one, zip(parsed.tiles, tiling.tiles(*header.size, header.tile_size), strict=True))
-    return out[: -(-header.height // GRID), : -(-header.width // GRID)]
+    map_one_thread(one, zip(parsed.tiles, tiling.tiles(*header.size, header.tile_size, pixels), strict=True))
+    return out[: -(-header.height // pixels), : -(-header.width // pixels)]
 
 
 def _bytes(source: Any) -> Any:
@@ -190,22 +192,22 @@ def _encode_tiles(analysis: Analysis, header: Header) -> list[bytes]:
     def one(tile: Box) -> bytes:
         return entropy.encode(codes[tile.slices], level[tile.slices], header.quality_index)
 
-    return map_one_thread(one, tiling.tiles(*header.size, header.tile_size))
+    return map_one_thread(one, tiling.tiles(*header.size, header.tile_size, analysis.model.config.grid))
 
 
 def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.Tensor, Box]:
-    """Codes int8 [h,w,n] of the tiles that a region of pixels needs, and where on the code grid they lie."""
+    """Codes [h,w,n] of the tiles that a region of pixels needs, and where on the code grid they lie."""
     import torch
 
     from .workers import map_one_thread
 
-    header, grid = parsed.header, tiling.code_grid(*parsed.header.size)
-    needed = tiling.covering(region).grow(model.config.decoder_halo, grid)
-    boxes = tiling.tiles(*header.size, header.tile_size)
+    header, pixels = parsed.header, model.config.grid
+    needed = tiling.covering(region, pixels).grow(model.config.decoder_halo, tiling.code_grid(*header.size, pixels))
+    boxes = tiling.tiles(*header.size, header.tile_size, pixels)
     jobs = [(i, tile) for i, tile in enumerate(boxes) if tile.meets(needed)]
     first, last = jobs[0][1], jobs[-1][1]  # row-major: the corners of a rectangle of tiles
     area = Box(first.left, first.upper, last.right, last.lower)
-    codes = torch.zeros(area.height, area.width, model.config.planes, dtype=torch.int8, device="cpu")
+    codes = torch.zeros(area.height, area.width, model.config.planes, dtype=model.code_type, device="cpu")
 
     def one(job: tuple[int, Box]) -> None:
         index, tile = job
@@ -237,21 +239,21 @@ def _region(header: Header, region: tuple[int, int, int, int] | None) -> Box:
     return box
 
 
-def _on_grid(shift: NDArray[np.int16] | None, size: tuple[int, int]) -> NDArray[np.int16] | None:
-    """A quality shift per block -> the same at every code position [h,w]."""
+def _on_grid(shift: NDArray[np.int16] | None, size: tuple[int, int], pixels: int) -> NDArray[np.int16] | None:
+    """A quality shift per block -> the same at every code position [h,w], of which each covers pixels x pixels."""
     if shift is None:
         return None
-    grid, step = tiling.code_grid(*size), REGION_BLOCK // GRID
+    grid, step = tiling.code_grid(*size, pixels), REGION_BLOCK // pixels
     return shift.repeat(step, 0).repeat(step, 1)[: grid.height, : grid.width]
 
 
-def _quality_shift(parsed: Container) -> NDArray[np.int16] | None:
+def _quality_shift(parsed: Container, pixels: int = GRID) -> NDArray[np.int16] | None:
     """What the file adds to its quality index at every code position, int16 [h,w]."""
     if parsed.quality_map is None:
         return None
     width, height = parsed.header.size
     blocks = decode_plane(parsed.quality_map, (-(-width // REGION_BLOCK), -(-height // REGION_BLOCK)), "QMAP")
-    return _on_grid(blocks.astype(np.int16) - NEUTRAL, parsed.header.size)
+    return _on_grid(blocks.astype(np.int16) - NEUTRAL, parsed.header.size, pixels)
 
 
 def _check_pixels(box: Box) -> None:

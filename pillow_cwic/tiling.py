@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from .config import GRID
 
-WINDOW = 256
-"""Largest side of a window's core in code positions (2048 pixels): bounds the memory of the CNNs."""
+WINDOW = 192
+"""Largest side of a window's core in code positions (1536 pixels): bounds the memory of the CNNs."""
 
 MIN_POSITIONS = 3
 """Smallest side of the code grid: tiny pictures are extended to 24 pixels (+6 dB at 1 to 8 pixels, for 7 bytes)."""
@@ -75,27 +75,31 @@ class Box(NamedTuple):
         )
 
 
-def code_grid(width: int, height: int) -> Box:
-    """The code positions of a picture of that many pixels: one for every 8 x 8, the last ones partly outside.
+def code_grid(width: int, height: int, grid: int = GRID) -> Box:
+    """The code positions of a picture of that many pixels: one for every grid x grid, the last ones partly outside.
 
     At least MIN_POSITIONS on each side: with fewer, the networks see little but their own zero padding.
     """
-    return Box(0, 0, max(-(-width // GRID), MIN_POSITIONS), max(-(-height // GRID), MIN_POSITIONS))
+    return Box(0, 0, max(-(-width // grid), MIN_POSITIONS), max(-(-height // grid), MIN_POSITIONS))
 
 
-def covering(region: Box) -> Box:
+def covering(region: Box, grid: int = GRID) -> Box:
     """The code positions that a region of pixels touches."""
-    return Box(region.left // GRID, region.upper // GRID, -(-region.right // GRID), -(-region.lower // GRID))
+    return Box(region.left // grid, region.upper // grid, -(-region.right // grid), -(-region.lower // grid))
 
 
-def tiles(width: int, height: int, tile_size: int) -> list[Box]:
+def tiles(width: int, height: int, tile_size: int, grid: int = GRID) -> list[Box]:
     """The tiles of a picture in file order (row-major), as boxes on the code grid."""
-    return _divide(code_grid(width, height), tile_size // GRID)
+    return _divide(code_grid(width, height, grid), tile_size // grid)
 
 
-def windows(area: Box) -> list[Box]:
-    """Cores of about equal size that cover `area` on the code grid, none larger than WINDOW on a side."""
-    columns, rows = -(-area.width // WINDOW), -(-area.height // WINDOW)
+def windows(area: Box, grid: int = GRID) -> list[Box]:
+    """Cores of about equal size that cover `area` on the code grid, none larger than WINDOW on a side.
+
+    WINDOW counts positions of GRID pixels: on a coarser grid there are as many fewer.
+    """
+    largest = max(1, WINDOW * GRID // grid)
+    columns, rows = -(-area.width // largest), -(-area.height // largest)
     side = (-(-area.width // columns), -(-area.height // rows))
     return _divide(area, *side)
 

@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .binarizer import code_signs
-from .config import GRID
 from .importance import kept, quantize
 from .model import Model, inference
 from .tiling import Box, code_grid, covering, windows
@@ -25,21 +23,23 @@ CACHED_POSITIONS = 1 << 19
 class Analysis:
     """A picture on its way to codes; the part of the encoder that no quality changes is run once.
 
-    (For pictures beyond CACHED_POSITIONS it is run for each quality: time instead of memory.)
+    (For pictures of more than `keep` code positions it is run for each quality: time instead of memory.)
     """
 
-    def __init__(self, model: Model, pixels: Pixels, quality_shift: QualityShift | None = None) -> None:
+    def __init__(
+        self, model: Model, pixels: Pixels, quality_shift: QualityShift | None = None, keep: int = CACHED_POSITIONS
+    ) -> None:
         """pixels uint8 [H,W,3]; quality_shift [h,w] is added to the quality index at each code position."""
-        self.model, self.pixels, self.quality_shift = model, pixels, quality_shift
-        self.grid = code_grid(pixels.shape[1], pixels.shape[0])
+        self.model, self.pixels, self.quality_shift, self.keep = model, pixels, quality_shift, keep
+        self.grid = code_grid(pixels.shape[1], pixels.shape[0], model.config.grid)
         self._features: dict[Box, Tensor] = {}
 
     def codes(self, quality_index: int) -> tuple[Tensor, Tensor]:
-        """The codes int8 [h,w,n] in {-1,0,1} and the importance levels uint8 [h,w]."""
+        """The codes [h,w,n], of the model's code type, and the importance levels uint8 [h,w]."""
         shape = self.grid.height, self.grid.width
-        codes = torch.empty(*shape, self.model.config.planes, dtype=torch.int8, device="cpu")
+        codes = torch.empty(*shape, self.model.config.planes, dtype=self.model.code_type, device="cpu")
         level = torch.empty(shape, dtype=torch.uint8, device="cpu")
-        for core in windows(self.grid):
+        for core in windows(self.grid, self.model.config.grid):
             window = core.grow(self.model.config.encoder_halo, self.grid)
             with inference():
                 part, q = self._window(window, quality_index)
@@ -49,22 +49,22 @@ class Analysis:
         return codes, level
 
     def _window(self, window: Box, quality_index: int) -> tuple[Tensor, Tensor]:
-        """Codes int8 [h,w,n] and levels uint8 [h,w] of one window, halo included."""
+        """Codes [h,w,n] and levels uint8 [h,w] of one window, halo included."""
         config = self.model.config
         index = quality_at(self.model, quality_index, self.quality_shift, window)
         y, logit = self.model.encoder.heads(self._window_features(window), index)
         q = quantize(torch.sigmoid(logit[0, 0]), config.levels)  # [h,w]
-        sign = code_signs(y[0].permute(1, 2, 0))  # [h,w,n]
-        return sign * kept(q, config.first_level), q.to(torch.uint8)
+        codes = self.model.binarize(y[0].permute(1, 2, 0))  # [h,w,n]
+        return codes * kept(q, config.first_level), q.to(torch.uint8)
 
     def _window_features(self, window: Box) -> Tensor:
         """Quality-independent features [1,c,h,w] of one window."""
         found = self._features.get(window)
         if found is None:
-            x = torch.from_numpy(cut(self.pixels, window.scale(GRID))).to(self.model.device)
+            x = torch.from_numpy(cut(self.pixels, window.scale(self.model.config.grid))).to(self.model.device)
             x = x.permute(2, 0, 1)[None].float() / 255  # [1,3,H,W], channels last in memory
             found = self.model.encoder.features(x)
-            if self.grid.width * self.grid.height <= CACHED_POSITIONS:
+            if self.grid.width * self.grid.height <= self.keep:
                 self._features[window] = found
         return found
 
@@ -89,20 +89,21 @@ def cut(pixels: Pixels, box: Box) -> Pixels:
 def synthesize(
     model: Model, codes: Tensor, quality: tuple[int, QualityShift | None], present: Box, region: Box
 ) -> Pixels:
-    """Codes int8 [h,w,n] -> the pixels uint8 [H,W,3] of `region`.
+    """Codes [h,w,n] -> the pixels uint8 [H,W,3] of `region`.
 
     quality: the index and its shift on the picture's whole code grid. `present` is where on that grid the codes lie:
     they may be a part of it, as long as it holds the region and a halo around it.
     """
     out = np.empty((region.height, region.width, 3), np.uint8)
-    for core in windows(covering(region)):
+    grid = model.config.grid
+    for core in windows(covering(region, grid), grid):
         window = core.grow(model.config.decoder_halo, present)
         part = codes[window.within(present).slices].to(model.device)
         with inference():
             x = part.float().permute(2, 0, 1)[None]  # [1,n,h,w], channels last in memory
             index = quality_at(model, *quality, window)
             picture = model.decoder(x, index)[0].clamp_(0, 1).mul_(255).round_().to(torch.uint8)  # [3,H,W]
-        seen = core.scale(GRID).grow(0, region)  # the core's pixels, cut off at the region
-        inside = picture[:, *seen.within(window.scale(GRID)).slices]
+        seen = core.scale(grid).grow(0, region)  # the core's pixels, cut off at the region
+        inside = picture[:, *seen.within(window.scale(grid)).slices]
         out[seen.within(region).slices] = inside.permute(1, 2, 0).cpu().numpy()
     return out

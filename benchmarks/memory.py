@@ -1,0 +1,74 @@
+"""Peak memory of encoding and decoding one large picture, each in a fresh process.
+
+    python benchmarks/memory.py PICTURE [--megapixels 100] [--quality 0.4]
+
+PICTURE is repeated until it is large enough. Prints the seconds, the peak resident memory, and that less the pixels.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from PIL import Image
+
+import pillow_cwic
+
+
+def large(picture: str, megapixels: float) -> np.ndarray:
+    """The picture repeated to a square of about that many megapixels, uint8 [H,W,3]."""
+    pixels = np.array(Image.open(picture).convert("RGB"))
+    side = round((megapixels * 1e6) ** 0.5)
+    rows = np.resize(np.arange(pixels.shape[0]), side)
+    return pixels[rows][:, np.resize(np.arange(pixels.shape[1]), side)]
+
+
+def report(what: str, seconds: float, pixel_bytes: int) -> None:
+    """Print one line of the table."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"| {what} | {seconds:.1f} | {peak / 1e9:.2f} | {(peak - pixel_bytes) / 1e9:.2f} |", flush=True)
+
+
+def encode(args: argparse.Namespace, file: Path) -> None:
+    """Encode in this process."""
+    pixels = large(args.picture, args.megapixels)
+    start = time.perf_counter()
+    file.write_bytes(pillow_cwic.encode(pixels, quality=args.quality, device="cpu"))
+    report(f"encode {pixels.shape[1]} x {pixels.shape[0]}", time.perf_counter() - start, pixels.nbytes)
+
+
+def decode(args: argparse.Namespace, file: Path) -> None:
+    """Decode in this process, whole or a region of it."""
+    Image.MAX_IMAGE_PIXELS = None
+    start = time.perf_counter()
+    region = (3000, 3000, 3512, 3512) if args.part == "region" else None
+    pixels = pillow_cwic.decode(file.read_bytes(), device="cpu", region=region)
+    name = "decode a region of 512 x 512" if region else f"decode {pixels.shape[1]} x {pixels.shape[0]}"
+    report(name, time.perf_counter() - start, pixels.nbytes)
+
+
+def main() -> None:
+    """Run each part in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("picture")
+    parser.add_argument("--megapixels", type=float, default=100)
+    parser.add_argument("--quality", type=float, default=0.4)
+    parser.add_argument("--part", choices=["encode", "decode", "region"], help=argparse.SUPPRESS)
+    parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.part:
+        (encode if args.part == "encode" else decode)(args, args.file)
+        return
+    print("| what | seconds | peak memory, GB | less the pixels, GB |\n|---|---|---|---|", flush=True)
+    with TemporaryDirectory() as folder:
+        for part in ("encode", "decode", "region"):
+            file = str(Path(folder) / "large.cwic")
+            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--part", part, "--file", file], check=True)
+
+
+if __name__ == "__main__":
+    main()
