@@ -58,8 +58,8 @@ def write(
     """The bytes of a file.
 
     tiles: range-coded streams, row-major, header.tile_count of them, each a multiple of 4 bytes; alpha: a PNG file,
-    given exactly if header.alpha; quality_map: a PNG file, given exactly if header.regions. Raises ValueError where the parts do not fit each
-    other or break a limit.
+    given exactly if header.alpha; quality_map: a PNG file, given exactly if header.regions.
+    Raises ValueError where the parts do not fit each other or break a limit.
     """
     if len(tiles) != header.tile_count:
         raise ValueError(f"{header.width} x {header.height} pixels need {header.tile_count} tiles, found {len(tiles)}")
