@@ -51,9 +51,9 @@ def loop(run: Run, whole: list[tuple[str, torch.Tensor]]) -> None:
     """Step after step until the budget is used or someone says stop."""
     recipe, step, progress, watch = run.recipe, run.step, run.progress, run.watch
     stages, looked, saved_at = recipe.stages, 1 if run.device.type == "cpu" else CLOCK_STEPS, run.clock.total()
-    stop = StopSignal()
+    stop, stopping = StopSignal(), False
     begin_stage(run, progress.stage)
-    while (used := run.budget.used(progress)) < 1 and not stop.asked:
+    while (used := run.budget.used(progress)) < 1 and not stopping:
         index, within = stage_at(stages, used)
         if index != progress.stage:
             progress.stage, progress.stage_start = index, progress.step
@@ -66,7 +66,7 @@ def loop(run: Run, whole: list[tuple[str, torch.Tensor]]) -> None:
         if progress.step % looked == 0:
             if run.device.type == "cuda" and progress.step % (5 * looked) == 0:
                 torch.cuda.synchronize()  # else the processor runs ahead of the device and the clock means nothing
-            progress.seconds, stop.asked = run.ranks.agree((run.clock.total(), stop.asked or time_is_up(run)))
+            progress.seconds, stopping = run.ranks.agree((run.clock.total(), stop.asked or time_is_up(run)))
         if progress.step % recipe.watch.log_every == 0:
             note_step(run, rate, stage.name)
         if validation_due(run, used):
