@@ -7,17 +7,16 @@ from pathlib import Path
 import torch
 
 from .. import model
-from .joint import JointCodec
-from .quantize import quantize
+from .families import AnyCodec, entropy_tensors
 
 
-def export_weights(joint: JointCodec, path: str | os.PathLike[str]) -> str:
+def export_weights(joint: AnyCodec, path: str | os.PathLike[str]) -> str:
     """Write the weights file of a joint codec and return its SHA-256 (64 hex digits).
 
     Loading it back proves the accumulator bound: a WeightsError says which layer breaks it.
     """
     networks = {n: t for n, t in joint.state_dict().items() if n.startswith(("encoder.", "decoder."))}
-    model.save(path, joint.config, networks, quantize(joint.planes, joint.maps, joint.config))
+    model.save(path, joint.config, networks, entropy_tensors(joint))
     sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     model.load(path, torch.device("cpu"), id=sha256[:16])
     return sha256

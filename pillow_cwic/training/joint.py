@@ -51,8 +51,8 @@ class JointCodec(nn.Module):
         seen = (sign, kept, p) if self.rate_trains_encoder else (sign.detach(), kept.detach(), p.detach())
         low = self.entropy_dtype == torch.bfloat16
         with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=low):
-            plane_bits, map_bits = self.bits(*seen, level, quality_index)
-        return Outcome(picture, plane_bits, map_bits, level, p)
+            plane_bits, bits_of_map = self.bits(*seen, level, quality_index)
+        return Outcome(picture, plane_bits, bits_of_map, level, p)
 
     def bits(
         self, sign: Tensor, kept: Tensor, p: Tensor, level: Tensor, quality_index: Tensor
@@ -63,15 +63,16 @@ class JointCodec(nn.Module):
         plane_bits = (cost * kept).sum((1, 2, 3))
         if not self.use_importance:
             return plane_bits, torch.zeros_like(plane_bits)
-        return plane_bits, self.map_bits(p, level, quality_index)
+        return plane_bits, map_bits(self.maps, p, level, quality_index)
 
-    def map_bits(self, p: Tensor, level: Tensor, quality_index: Tensor) -> Tensor:
-        """Bits of the importance map per picture [B]; its gradient in p is the central difference in the level."""
-        log2_p = self.maps(level, quality_index).float()  # [B,L,h,w]
-        index = level.long()
-        here = -log2_p.gather(1, index)
-        above = -log2_p.gather(1, (index + 1).clamp(max=self.config.levels - 1)).detach()
-        below = -log2_p.gather(1, (index - 1).clamp(min=0)).detach()
-        slope = ((above - below) / 2).clamp(-4, 4)
-        position = p * self.config.levels
-        return (here + slope * (position - position.detach())).sum((1, 2, 3))
+
+def map_bits(maps: MapNetwork, p: Tensor, level: Tensor, quality_index: Tensor) -> Tensor:
+    """Bits of the importance map per picture [B]; its gradient in p is the central difference in the level."""
+    log2_p = maps(level, quality_index).float()  # [B,L,h,w]
+    index = level.long()
+    here = -log2_p.gather(1, index)
+    above = -log2_p.gather(1, (index + 1).clamp(max=maps.levels - 1)).detach()
+    below = -log2_p.gather(1, (index - 1).clamp(min=0)).detach()
+    slope = ((above - below) / 2).clamp(-4, 4)
+    position = p * maps.levels
+    return (here + slope * (position - position.detach())).sum((1, 2, 3))

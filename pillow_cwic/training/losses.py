@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import ModelConfig
+from ..config import AnyConfig
 from .joint import Outcome
 from .recipe import LossRecipe
 
@@ -31,7 +31,7 @@ class Terms(NamedTuple):
 
 
 def rate_distortion(
-    outcome: Outcome, x: Tensor, quality_index: Tensor, config: ModelConfig, recipe: LossRecipe, ms_ssim_weight: float
+    outcome: Outcome, x: Tensor, quality_index: Tensor, config: AnyConfig, recipe: LossRecipe, ms_ssim_weight: float
 ) -> Terms:
     """Mean over the batch of weight * (bpp + lambda * distortion); each sample has its own quality index and lambda."""
     pixels = x.shape[2] * x.shape[3]
@@ -61,8 +61,8 @@ def importance_rate(outcome: Outcome, x: Tensor, recipe: LossRecipe, ms_ssim_wei
     )
 
 
-def distortion_weight(quality_index: Tensor, config: ModelConfig) -> Tensor:
-    """Lambda of every quality index [B], as `ModelConfig.distortion_weight`."""
+def distortion_weight(quality_index: Tensor, config: AnyConfig) -> Tensor:
+    """Lambda of every quality index [B], as the configuration's `distortion_weight`."""
     position = quality_index.float() / max(1, config.quality_count - 1)
     return config.lambda_min * (config.lambda_max / config.lambda_min) ** position
 

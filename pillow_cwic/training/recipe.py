@@ -9,10 +9,10 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..config import GRID, ModelConfig
+from ..config import AnyConfig, read_config
 
 PARTS = ("encoder", "decoder", "planes", "maps")
-"""The parts of `JointCodec` that a stage can train: two CNNs, two entropy networks."""
+"""The parts of a joint codec that a stage can train: two CNNs, two entropy networks."""
 
 MS_SSIM_MIN_CROP = 161
 """Five scales of an 11-tap window need at least this many pixels (pytorch-msssim asks for the same)."""
@@ -22,7 +22,7 @@ MS_SSIM_MIN_CROP = 161
 class DataRecipe:
     """Which pictures, and how crops are cut from them."""
 
-    crop: int = 256  # side of a training crop in pixels, a multiple of 8
+    crop: int = 256  # side of a training crop in pixels, a multiple of 8, or of 16 for successive models
     batch: int = 32  # crops per step and process
     min_pictures: int = 64  # fewer usable pictures are an error
     area_power: float = 0.7  # a picture is drawn with probability proportional to area ** area_power
@@ -103,7 +103,7 @@ class Recipe:
     description: str
     minutes: float  # wall-clock budget when the command names none
     seed: int
-    model: ModelConfig
+    model: AnyConfig
     data: DataRecipe
     loss: LossRecipe
     optimizer: OptimizerRecipe
@@ -161,7 +161,7 @@ def parse(text: str, where: str) -> Recipe:
     top = {key: _typed(document.get(key), kind, f"{where}: {key}") for key, kind in TOP.items()}
     parts = {name: _build(kind, document.get(name, {}), f"{where} [{name}]") for name, kind in TABLES.items()}
     try:
-        model = ModelConfig.from_dict(document.get("model", {}))
+        model = read_config(document.get("model", {}))
     except (ValueError, TypeError) as error:
         raise ValueError(f"recipe {where} [model]: {error}") from None
     tables = document.get("stages", [])
@@ -204,10 +204,10 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 
 
 def _check(recipe: Recipe, where: str) -> None:
-    data, loss = recipe.data, recipe.loss
+    data, loss, grid = recipe.data, recipe.loss, recipe.model.grid
     rules = [
         (recipe.minutes > 0, f"minutes: expected more than 0, found {recipe.minutes}"),
-        (data.crop > 0 and data.crop % GRID == 0, f"[data] crop: expected a multiple of {GRID}, found {data.crop}"),
+        (data.crop > 0 and data.crop % grid == 0, f"[data] crop: expected a multiple of {grid}, found {data.crop}"),
         (data.batch > 0, f"[data] batch: expected at least 1, found {data.batch}"),
         (0 <= data.downscaled_share <= 1, f"[data] downscaled_share: expected 0..1, found {data.downscaled_share}"),
         (data.max_downscale >= 1, f"[data] max_downscale: expected at least 1, found {data.max_downscale}"),

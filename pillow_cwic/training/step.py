@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import Source
-from .joint import JointCodec
+from .families import joint_codec
 from .losses import Terms, importance_rate, rate_distortion
 from .recipe import PARTS, Recipe, Stage
 
@@ -28,7 +28,7 @@ class Step:
 
     def __init__(self, recipe: Recipe, source: Source, device: torch.device) -> None:
         self.recipe, self.source, self.device = recipe, source, device
-        self.joint = JointCodec(recipe.model).to(device)
+        self.joint = joint_codec(recipe.model).to(device)
         self.joint.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if device.type == "cuda" and recipe.cuda.entropy_bfloat16:
             self.joint.entropy_dtype = torch.bfloat16
@@ -107,6 +107,11 @@ class Step:
         finite, steps = values.pop("finite"), values.pop("steps")
         means = {name: value / max(1.0, finite) for name, value in values.items()}
         return means | {"steps": steps, "skipped": steps - finite}
+
+    def unread_skipped(self) -> int:
+        """Steps skipped since the sums were last taken; leaves them."""
+        sums = dict(zip(SUMS, self.sums.tolist(), strict=True))
+        return round(sums["steps"] - sums["finite"])
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """On CUDA, compile and capture the step if the recipe asks and the machine can; falls back aloud."""

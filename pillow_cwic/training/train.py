@@ -39,7 +39,8 @@ def train(options: Options) -> Progress:
         run = set_up(options, recipe, ranks, device)
         try:
             whole = load_whole(run.data.validation, options.jobs) if ranks.first else []
-            loop(run, whole)
+            with StopSignal() as stop:
+                loop(run, whole, stop)
             finish(run, whole)
         finally:
             run.watch.close()
@@ -47,11 +48,11 @@ def train(options: Options) -> Progress:
     return run.progress
 
 
-def loop(run: Run, whole: list[tuple[str, torch.Tensor]]) -> None:
+def loop(run: Run, whole: list[tuple[str, torch.Tensor]], stop: "StopSignal") -> None:
     """Step after step until the budget is used or someone says stop."""
     recipe, step, progress, watch = run.recipe, run.step, run.progress, run.watch
     stages, looked, saved_at = recipe.stages, 1 if run.device.type == "cpu" else CLOCK_STEPS, run.clock.total()
-    stop, stopping = StopSignal(), False
+    stopping = False
     begin_stage(run, progress.stage)
     while (used := run.budget.used(progress)) < 1 and not stopping:
         index, within = stage_at(stages, used)
@@ -74,7 +75,6 @@ def loop(run: Run, whole: list[tuple[str, torch.Tensor]]) -> None:
         if progress.seconds - saved_at > 60 * recipe.watch.checkpoint_minutes:
             save(run)
             saved_at = progress.seconds
-    stop.restore()
 
 
 def begin_stage(run: Run, index: int) -> None:
@@ -131,7 +131,7 @@ def finish(run: Run, whole: list[tuple[str, torch.Tensor]]) -> None:
     facts = run.facts | {
         "finished": done,
         "steps": progress.step,
-        "skipped_steps": progress.skipped,
+        "skipped_steps": progress.skipped + run.step.unread_skipped(),
         "minutes": round(progress.seconds / 60, 2),
         "peak_gpu_gib": round(peak, 2),
         "validation": [point.as_dict() for point in points],
@@ -160,12 +160,14 @@ class StopSignal:
 
     def __init__(self) -> None:
         self.asked = False
+
+    def __enter__(self) -> "StopSignal":
         self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
 
-    def restore(self) -> None:
-        """Put the former handlers back."""
+    def __exit__(self, *error: object) -> None:
         for number, handler in self.before.items():
             signal.signal(number, handler)
