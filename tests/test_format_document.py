@@ -160,6 +160,22 @@ def test_the_documents_table_of_bits_is_true(name, count, decode):
 
 
 @pytest.mark.parametrize("name", DESCRIBED)
+def test_the_documents_sizes_are_true(name, decode, model):
+    """Model id, size, bands, quality index, code grid and the positions of the first stage are as printed."""
+    assert f"(id `{model.id}`)" in VECTORS
+    file, tile = decode(HERE / "golden" / name), tile_of(decode, name)
+    width, height, bands, quality = told(name, r"^(\d+) x (\d+) pixels, (RGB|grey), quality index (\d+);")
+    header = file.header
+    assert (header.width, header.height, header.quality_index) == (int(width), int(height), int(quality))
+    assert header.flags == (1 if bands == "RGB" else 0)
+    assert numbers(told(name, r"; (\d+ x \d+) code positions\.")[0]) == [tile.level.shape[1], tile.level.shape[0]]
+    (first,) = told(name, r"The first stage has (?:the position|\d positions,) ([^a-z]+(?:and \(8, 8\))?)")
+    places = [bit.place for bit in tile.bits[: tile.level_bits]]
+    coarse = {place[:2] for place in places if place[0] % 8 == place[1] % 8 == 0}
+    assert numbers(first) == [number for place in sorted(coarse) for number in place]
+
+
+@pytest.mark.parametrize("name", DESCRIBED)
 def test_the_documents_words_and_sums_are_true(name, decode):
     """The payload's first words, bit counts, the coder's last state, and the sums over all bits are as printed."""
     tile = tile_of(decode, name)
