@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from . import __version__, catalogue, decode, pillow_plugin, weights_cli
+from . import __version__, catalogue, decode, pillow_plugin, weights, weights_cli
 from .container import Metadata, read_header, read_preamble
 from .metrics import bits_per_pixel
 from .options import RateOption
@@ -110,6 +110,7 @@ def _encode(args: argparse.Namespace) -> int:
     options = {name: getattr(args, name) for name in ("quality", "bpp", "max_bytes", "model", "device")}
     options = {name: value for name, value in options.items() if value is not None}
     file = BytesIO()
+    _fetch_first(args, args.model)
     with _about(args.input), Image.open(args.input) as image, _clock(f"encoding {args.input}", args.quiet):
         if args.importance is not None:
             with Image.open(args.importance) as mask:
@@ -129,14 +130,21 @@ def _decode(args: argparse.Namespace) -> int:
         args.usage_error(f"{args.output}: Pillow writes no format with the extension {args.output.suffix!r}")
     with _about(args.input), _clock(f"decoding {args.input}", args.quiet):
         data = args.input.read_bytes()
+        header, metadata = read_preamble(BytesIO(data))
+        _fetch_first(args, header.model_id)
         pixels = decode(data, device=args.device, region=args.region)  # uint8 [H,W] or [H,W,C]
-        _, metadata = read_preamble(BytesIO(data))
     file = BytesIO()
     with _about(args.output):
         Image.fromarray(pixels).save(file, format_name, **_carried(vars(metadata)))
     args.output.write_bytes(file.getbuffer())
     _tell(args, f"{args.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file.getbuffer()))}")
     return 0
+
+
+def _fetch_first(args: argparse.Namespace, model: str | None) -> None:
+    """With --quiet, have a model that must be downloaded here before the codec asks: it would show a progress bar."""
+    if args.quiet:
+        weights.locate(weights.find(model), quiet=True)
 
 
 def _carried(info: dict[Any, Any]) -> dict[str, Any]:
