@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+LARGEST = 4095
+"""Largest magnitude of a coded integer; the entropy model's escape reaches further."""
+
 
 def binarize(features: Tensor) -> Tensor:
     """`B(e) = [e > 0.5]` of the sigmoid `e` of the features, any shape -> the same shape, 0 or 1.
@@ -21,3 +24,17 @@ def signs(features: Tensor) -> Tensor:
 def code_signs(features: Tensor) -> Tensor:
     """The same signs as int8 for coding, without a gradient: the sigmoid exceeds 0.5 where the feature exceeds 0."""
     return (features > 0).to(torch.int8) * 2 - 1
+
+
+def successive(features: Tensor) -> Tensor:
+    """The binarizer at a ladder of thresholds, `sign(y) * sum_j B(|y| - j + 1/2)`, any shape -> the same shape.
+
+    B(t) = [t > 0] here: the sum counts the thresholds 1/2, 3/2, ... that |y| passes, which is y rounded. Backward, the
+    proxy functions of all steps, each the identity on its own unit interval, add up to the identity.
+    """
+    return features + (torch.round(features) - features).detach()
+
+
+def code_integers(features: Tensor) -> Tensor:
+    """The same integers as int16 for coding, without a gradient, at most LARGEST in magnitude."""
+    return torch.round(features).clamp(-LARGEST, LARGEST).to(torch.int16)

@@ -13,62 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .config import ModelConfig
-from .errors import WeightsError
-from .integer_layer import CEILING, LOGIT_MAX, ONE, TO_ACTIVATION, TO_LOGIT, Layer
+from .config import AnyConfig, ModelConfig, SuccessiveConfig
+from .integer_layer import CEILING, LEVEL_UNIT, LOGIT_MAX, ONE, TO_LOGIT, IntegerWeights, level_input
 from .neighbourhood import gather, inner, patches, quincunx_steps, windows
 from .range_coder import BitCoder, Probabilities, RangeReader, RangeWriter
+from .successive.coder import SuccessiveCoder
 
 STAGES = (4, 2, 1)  # grid spacings at which the importance map is filled in, after the coarsest of 8
 STAGE_ROWS = 7  # rows of the map's first bias: two for each spacing; the last is not used
-LEVEL_UNIT = ONE // 4  # one importance level as a network input
-
-
-def level_input(level: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
-    """Levels, any shape -> centred network input in activation units."""
-    return ((level - levels // 2) * LEVEL_UNIT).to(dtype)
-
-
-def stored(tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
-    """One tensor of a weights file; WeightsError where it is missing, or has another type or shape."""
-    found, expected = tensors.get(name), f"expected {dtype} {list(shape)}"
-    if found is None:
-        raise WeightsError(f"weights file has no tensor {name}, {expected}")
-    if found.dtype != dtype or found.shape != shape:
-        raise WeightsError(f"{name} is {found.dtype} {list(found.shape)}, {expected}")
-    return found
-
-
-class IntegerWeights:
-    """Reads the `entropy.*` tensors of a weights file, refusing what is missing, misshapen or out of range."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
-        self.tensors, self.dtype = tensors, dtype
-        self.bounds: dict[str, float] = {}
-
-    def table(self, name: str, dtype: torch.dtype, shape: tuple[int, ...], limits: tuple[int, int]) -> Tensor:
-        """A table by its name without the prefix `entropy.`, int64; `limits` are the least and the largest value."""
-        values = stored(self.tensors, f"entropy.{name}", dtype, shape).long()
-        wrong = values[(values < limits[0]) | (values > limits[1])]
-        if len(wrong):
-            raise WeightsError(f"entropy.{name} holds {int(wrong[0])}, expected {limits[0]} to {limits[1]}")
-        return values
-
-    def layer(
-        self, name: str, limits: list[int], width: int, shift: int = TO_ACTIVATION, rows: tuple[int, ...] = ()
-    ) -> Layer:
-        """The layer `name` of inputs up to `limits` in magnitude, `width` outputs, and bias [*rows,width]."""
-        weight = stored(self.tensors, f"entropy.{name}.weight", torch.int16, (len(limits), width))
-        bias = stored(self.tensors, f"entropy.{name}.bias", torch.int32, (*rows, width))
-        layer = Layer(name, weight, bias, limits, shift, self.dtype)
-        self.bounds[name] = layer.bound
-        return layer
 
 
 class MapCoder:
     """The importance map: coarse to fine, each level one walk down a binary tree."""
 
-    def __init__(self, weights: IntegerWeights, config: ModelConfig) -> None:
+    def __init__(self, weights: IntegerWeights, config: AnyConfig) -> None:
         width, centre = config.map_channels, config.levels // 2
         self.levels, self.depth, self.dtype = config.levels, config.levels.bit_length() - 1, weights.dtype
         nodes, rows = config.levels - 1, (config.quality_count, STAGE_ROWS)
@@ -257,23 +215,29 @@ class LogitCoder:
 class EntropyModel:
     """Codes and importance levels of a tile <-> its range-coded bytes."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], config: ModelConfig, dtype: torch.dtype = torch.float32) -> None:
+    planes: PlaneCoder | SuccessiveCoder
+
+    def __init__(self, tensors: Mapping[str, Tensor], config: AnyConfig, dtype: torch.dtype = torch.float32) -> None:
         """WeightsError where a tensor is missing, misshapen or out of range, or sums could leave exact arithmetic."""
         weights = IntegerWeights(tensors, dtype)
         self.config = config
-        self.maps, self.planes = MapCoder(weights, config), PlaneCoder(weights, config)
+        self.maps = MapCoder(weights, config)
+        if isinstance(config, SuccessiveConfig):
+            self.planes = SuccessiveCoder(weights, config)
+        else:
+            self.planes = PlaneCoder(weights, config)
         self.bounds = weights.bounds
         table = weights.table("probability", torch.uint16, (2 * LOGIT_MAX + 1,), (32, 65504))
         self.probability = table.numpy().astype(np.float64) / 65536
 
     def encode(self, codes: Tensor, level: Tensor, quality_index: int) -> bytes:
-        """codes int8 [h,w,n] in {-1,0,1}, level [h,w] -> the tile's stream."""
+        """codes [h,w,n] (int8 in {-1,0,1}; successive: int16), level [h,w] -> the tile's stream."""
         writer = RangeWriter()
         self.walk(writer, (level.shape[0], level.shape[1]), quality_index, codes, level)
         return writer.to_bytes()
 
     def decode(self, stream: bytes, shape: tuple[int, int], quality_index: int) -> tuple[Tensor, Tensor]:
-        """A tile's stream -> codes int8 [h,w,n], level uint8 [h,w]; FormatError where no encoder wrote it."""
+        """A tile's stream -> codes [h,w,n] as in `encode`, level uint8 [h,w]; FormatError where no encoder wrote it."""
         reader = RangeReader(stream)
         codes, level = self.walk(reader, shape, quality_index)
         reader.finish()

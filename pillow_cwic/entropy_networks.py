@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ModelConfig
+from .config import AnyConfig, ModelConfig
 
 
 def clamped_relu(x: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class MapNetwork(nn.Module):
 
     paths: Tensor
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: AnyConfig) -> None:
         super().__init__()
         width, nodes = config.map_channels, config.levels - 1
         self.levels = config.levels

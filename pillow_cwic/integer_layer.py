@@ -6,7 +6,7 @@ any device, while every partial sum stays below 2^24 in magnitude. `Layer` refus
 certain. What must not happen is a reduced-precision product: see `EntropyModel` for who guards against it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ LOGIT_BITS = 4  # fraction bits of logits
 ONE = 1 << ACTIVATION_BITS  # the number 1.0 as an activation
 CEILING = 127  # activations are 0..127: [0, 4)
 LOGIT_MAX = 128  # logits are -128..128: [-8, 8]
+LEVEL_UNIT = ONE // 4  # one importance level as a network input
 EXACT = 1 << 24  # float32 holds every integer up to here
 
 TO_ACTIVATION = WEIGHT_BITS  # shift from a sum to an activation
@@ -59,3 +60,44 @@ class Layer:
         if first is not None:
             total.addmm_(first, self.weight[:rest])
         return total.mul_(self.scale).floor_().clamp_(self.low, self.high)
+
+
+def level_input(level: Tensor, levels: int, dtype: torch.dtype) -> Tensor:
+    """Levels, any shape -> centred network input in activation units."""
+    return ((level - levels // 2) * LEVEL_UNIT).to(dtype)
+
+
+def stored(tensors: Mapping[str, Tensor], name: str, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
+    """One tensor of a weights file; WeightsError where it is missing, or has another type or shape."""
+    found, expected = tensors.get(name), f"expected {dtype} {list(shape)}"
+    if found is None:
+        raise WeightsError(f"weights file has no tensor {name}, {expected}")
+    if found.dtype != dtype or found.shape != shape:
+        raise WeightsError(f"{name} is {found.dtype} {list(found.shape)}, {expected}")
+    return found
+
+
+class IntegerWeights:
+    """Reads the `entropy.*` tensors of a weights file, refusing what is missing, misshapen or out of range."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+        self.tensors, self.dtype = tensors, dtype
+        self.bounds: dict[str, float] = {}
+
+    def table(self, name: str, dtype: torch.dtype, shape: tuple[int, ...], limits: tuple[int, int]) -> Tensor:
+        """A table by its name without the prefix `entropy.`, int64; `limits` are the least and the largest value."""
+        values = stored(self.tensors, f"entropy.{name}", dtype, shape).long()
+        wrong = values[(values < limits[0]) | (values > limits[1])]
+        if len(wrong):
+            raise WeightsError(f"entropy.{name} holds {int(wrong[0])}, expected {limits[0]} to {limits[1]}")
+        return values
+
+    def layer(
+        self, name: str, limits: list[int], width: int, shift: int = TO_ACTIVATION, rows: tuple[int, ...] = ()
+    ) -> Layer:
+        """The layer `name` of inputs up to `limits` in magnitude, `width` outputs, and bias [*rows,width]."""
+        weight = stored(self.tensors, f"entropy.{name}.weight", torch.int16, (len(limits), width))
+        bias = stored(self.tensors, f"entropy.{name}.bias", torch.int32, (*rows, width))
+        layer = Layer(name, weight, bias, limits, shift, self.dtype)
+        self.bounds[name] = layer.bound
+        return layer

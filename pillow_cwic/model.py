@@ -6,7 +6,7 @@ metadata "pillow-cwic model 1", which holds the configuration. It knows no pictu
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -16,12 +16,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .config import ModelConfig
-from .entropy_model import EntropyModel, stored
+from . import networks
+from .binarizer import code_integers, code_signs
+from .config import AnyConfig, SuccessiveConfig, read_config
+from .entropy_model import EntropyModel
 from .errors import WeightsError
-from .networks import Decoder, Encoder
+from .integer_layer import stored
+from .successive import networks as successive_networks
 
-Network = TypeVar("Network", Encoder, Decoder)
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 FORMAT = "pillow-cwic model 1"
 
@@ -29,11 +32,21 @@ FORMAT = "pillow-cwic model 1"
 class Model:
     """One loaded model on one device. Entropy coding always runs on the CPU."""
 
-    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor], device: torch.device, id: str) -> None:
+    encoder: networks.Encoder | successive_networks.Encoder
+    decoder: networks.Decoder | successive_networks.Decoder
+    binarize: Callable[[Tensor], Tensor]  # code features -> codes of `code_type`
+
+    def __init__(self, config: AnyConfig, tensors: Mapping[str, Tensor], device: torch.device, id: str) -> None:
         """WeightsError where tensors are missing, unexpected, misshapen, or break the integer bound."""
         self.config, self.device, self.id = config, device, id
-        self.encoder = _build(Encoder, config, tensors, "encoder.", device)
-        self.decoder = _build(Decoder, config, tensors, "decoder.", device)
+        if isinstance(config, SuccessiveConfig):
+            self.encoder = _build(lambda: successive_networks.Encoder(config), tensors, "encoder.", device)
+            self.decoder = _build(lambda: successive_networks.Decoder(config), tensors, "decoder.", device)
+            self.code_type, self.binarize = torch.int16, code_integers
+        else:
+            self.encoder = _build(lambda: networks.Encoder(config), tensors, "encoder.", device)
+            self.decoder = _build(lambda: networks.Decoder(config), tensors, "decoder.", device)
+            self.code_type, self.binarize = torch.int8, code_signs
         self._tensors = {name: t for name, t in tensors.items() if name.startswith("entropy.")}
         self._entropy = {torch.float32: EntropyModel(self._tensors, config, torch.float32)}
 
@@ -66,14 +79,13 @@ def inference() -> Iterator[None]:
 
 
 def _build(
-    kind: type[Network],
-    config: ModelConfig,
+    make: Callable[[], Network],
     tensors: Mapping[str, Tensor],
     prefix: str,
     device: torch.device,
 ) -> Network:
     with torch.device("meta"):
-        network = kind(config)
+        network = make()
     wanted = {prefix + name: tuple(t.shape) for name, t in network.state_dict().items()}
     for name in tensors:
         if name.startswith(prefix) and name not in wanted:
@@ -101,7 +113,7 @@ def load(path: str | os.PathLike[str], device: torch.device, *, id: str) -> Mode
         values = json.loads(metadata[FORMAT])
         if not isinstance(values, dict):
             raise TypeError(f"expected an object with a model's fields, found {values!r}")
-        config = ModelConfig.from_dict(values)
+        config = read_config(values)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{Path(path).name}: bad model configuration: {error}") from error
     with torch.device("cpu"):  # whatever the caller's default device is
@@ -109,7 +121,7 @@ def load(path: str | os.PathLike[str], device: torch.device, *, id: str) -> Mode
 
 
 def save(
-    path: str | os.PathLike[str], config: ModelConfig, networks: Mapping[str, Tensor], entropy: Mapping[str, Tensor]
+    path: str | os.PathLike[str], config: AnyConfig, networks: Mapping[str, Tensor], entropy: Mapping[str, Tensor]
 ) -> None:
     """Write a weights file: networks float (stored as float16, names `encoder.*`, `decoder.*`), entropy integers.
 

@@ -1,0 +1,152 @@
+"""The integer codes <-> decisions with probabilities, in exact integers.
+
+Follows `context` in the arithmetic of `integer_layer`. A code is a ladder of binary decisions: zero? its sign, more
+than 1? more than 2? ... past the ladder an Exp-Golomb code. Each probability is a quotient of entries of an integer
+table of the logistic distribution. One walk serves both directions, and the coder is called once per decision and
+step for all positions together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..config import SuccessiveConfig
+from ..errors import WeightsError
+from ..integer_layer import (
+    CEILING,
+    EXACT,
+    LEVEL_UNIT,
+    ONE,
+    TO_ACTIVATION,
+    TO_LOGIT,
+    IntegerWeights,
+    Layer,
+    accumulator_bound,
+    level_input,
+    stored,
+)
+from ..neighbourhood import patches
+from . import order
+from .ladder import Ladder, table_size
+from .scale import MEAN_MAX, OUTPUT_BITS, SCALES, SEEN, TABLE_BITS
+
+CODE_UNIT = ONE // 4  # one step of a code as a network input
+
+if TYPE_CHECKING:
+    from ..entropy_model import LogitCoder
+
+
+class DepthwiseLayer:
+    """A 3x3 layer in which every feature sees only itself; else as `integer_layer.Layer`, whose bound it obeys."""
+
+    def __init__(self, weights: IntegerWeights, name: str, width: int) -> None:
+        weight = stored(weights.tensors, f"entropy.{name}.weight", torch.int16, (9, width))
+        bias = stored(weights.tensors, f"entropy.{name}.bias", torch.int32, (width,))
+        bound = accumulator_bound(weight, bias, torch.full((9,), CEILING), TO_ACTIVATION)
+        if bound >= EXACT:
+            raise WeightsError(f"entropy.{name}: sums may reach {bound:.0f}, beyond exact arithmetic ({EXACT})")
+        weights.bounds[name] = bound
+        self.weight = weight.to(weights.dtype)
+        self.bias = (bias.double() + 2.0 ** (TO_ACTIVATION - 1)).to(weights.dtype)
+
+    def __call__(self, x: Tensor, shape: tuple[int, int]) -> Tensor:
+        """x [h*w,c] on a map of `shape` (h, w) -> [h*w,c]."""
+        height, width = shape
+        padded = x.new_zeros(height + 2, width + 2, x.shape[1])
+        padded[1:-1, 1:-1] = x.view(height, width, -1)
+        total = self.bias.expand(height, width, -1).clone()
+        for tap in range(9):
+            dy, dx = divmod(tap, 3)
+            total.addcmul_(padded[dy : dy + height, dx : dx + width], self.weight[tap])
+        return total.view(height * width, -1).mul_(2.0**-TO_ACTIVATION).floor_().clamp_(0, CEILING)
+
+
+class _Step:
+    """The layers of one quadtree step."""
+
+    def __init__(self, weights: IntegerWeights, config: SuccessiveConfig, step: int) -> None:
+        width, name = config.context_features, f"planes.{step}"
+        self.step = step
+        limits = [ONE] * (config.levels + 4) + [CEILING] * config.map_features
+        limits += [SEEN * CODE_UNIT] * (config.planes if step else 0)  # the first step knows no codes
+        self.hidden = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))
+        self.depth1 = DepthwiseLayer(weights, f"{name}.depth1", width)
+        self.mid1 = weights.layer(f"{name}.mid1", [CEILING] * width, width)
+        self.depth2 = DepthwiseLayer(weights, f"{name}.depth2", width)
+        self.mid2 = weights.layer(f"{name}.mid2", [CEILING] * width, width)
+        self.out = [_output(weights, f"{name}.out{quarter}", width, config.planes // 2) for quarter in range(4)]
+
+    def features(self, x: Tensor, shape: tuple[int, int], quality_index: int) -> Tensor:
+        """Inputs of all positions [h*w,in] -> features [h*w,width]."""
+        h = self.hidden(x, (quality_index,))
+        h = self.mid1(self.depth1(h, shape))
+        return self.mid2(self.depth2(h, shape))
+
+    def distributions(self, features: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [h*w,width] -> means in sixteenths and scale indices, int64 [h*w,n/4], of the codes of this step."""
+        out = torch.empty(len(features), self.out[0].weight.shape[1], dtype=torch.int64)
+        for cell, quarter in enumerate(order.quarter(self.step).tolist()):
+            at = (place == cell).nonzero()[:, 0]
+            out[at] = self.out[quarter](features[at]).long()
+        mean, scale = out.chunk(2, 1)
+        return mean, (scale + SCALES // 2).clamp(0, SCALES - 1)
+
+
+def _output(weights: IntegerWeights, name: str, width: int, outputs: int) -> Layer:
+    """A layer to means and scale indices of one quarter: wider than a logit's range, in the same unit."""
+    layer = weights.layer(name, [CEILING] * width, outputs, TO_LOGIT)
+    layer.low, layer.high = -(MEAN_MAX << OUTPUT_BITS), MEAN_MAX << OUTPUT_BITS
+    return layer
+
+
+class SuccessiveCoder:
+    """The integer codes of a tile, in four quadtree steps."""
+
+    def __init__(self, weights: IntegerWeights, config: SuccessiveConfig) -> None:
+        self.config, self.dtype = config, weights.dtype
+        side = config.map_features
+        self.map_in = weights.layer("planes.map_in", [config.levels // 2 * LEVEL_UNIT, ONE] * 25, side)
+        self.map_mid = weights.layer("planes.map_mid", [CEILING] * (9 * side), side)
+        self.steps = [_Step(weights, config, step) for step in range(order.STEPS)]
+        shape, half = (SCALES, table_size(config.ladder)), 1 << (TABLE_BITS - 1)
+        self.ladder = Ladder(weights.table("logistic", torch.int32, shape, (0, half)).numpy(), config.ladder)
+
+    def walk(self, code: LogitCoder, level: Tensor, quality_index: int, codes: Tensor | None) -> Tensor:
+        """Code the codes of a map of levels int64 [h,w]; codes int16 [h*w,n] given: written, None: read.
+
+        Returns the codes, int16 [h,w,n], 0 where the importance mask leaves a channel out.
+        """
+        config, (height, width) = self.config, level.shape
+        place = order.cell(height, width).reshape(-1)  # [h*w]
+        kept = torch.tensor(config.kept_planes)[level.reshape(-1), None]  # [h*w,1]
+        inputs, fixed = self._inputs(level, place)
+        out = torch.zeros(height * width, config.planes, dtype=torch.int16)
+        for k, layers in enumerate(self.steps):
+            features = layers.features(inputs if k else inputs[:, :fixed], (height, width), quality_index)
+            channel = order.quarter(k)[place, None] + 4 * torch.arange(config.planes // 4)  # [h*w,n/4]
+            exists = channel < kept
+            mean, scale = (x[exists] for x in layers.distributions(features, place))
+            given = None if codes is None else codes.gather(1, channel)[exists].long().numpy()
+            values = torch.zeros_like(channel, dtype=torch.int16)
+            found = self.ladder.walk(code.bit_coder, mean.numpy(), scale.numpy(), given)
+            values[exists] = torch.from_numpy(found).to(torch.int16)
+            out.scatter_(1, channel, values)
+            inputs[:, fixed:] = (out.clamp(-SEEN, SEEN) * CODE_UNIT).to(self.dtype)
+        return out.view(height, width, -1)
+
+    def _inputs(self, level: Tensor, place: Tensor) -> tuple[Tensor, int]:
+        """Inputs of the steps [h*w,in]: one-hot level, one-hot place in the cell, map features | codes, still zero."""
+        config, flat = self.config, level.reshape(-1)
+        shape = (level.shape[0], level.shape[1])
+        centred = level_input(flat, config.levels, self.dtype)
+        maps = self.map_in(patches(torch.stack([centred, torch.full_like(centred, ONE)], 1), shape, 2))
+        fixed = config.levels + 4 + config.map_features
+        x = torch.zeros(len(flat), fixed + config.planes, dtype=self.dtype)
+        rows = torch.arange(len(flat))
+        x[rows, flat] = ONE
+        x[rows, config.levels + place] = ONE
+        x[:, config.levels + 4 : fixed] = self.map_mid(patches(maps, shape, 1))
+        return x, fixed

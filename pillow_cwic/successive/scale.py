@@ -1,0 +1,16 @@
+"""What the float context network and the integer one must agree on: units, ranges and scales of its two outputs."""
+
+OUTPUT_BITS = 4  # fraction bits of both outputs in integers: means come in sixteenths
+
+SCALES = 64
+"""Scales, log-spaced from e^FIRST_LOG_SCALE to e^LAST_LOG_SCALE; a scale output of 0 is the one with index SCALES/2."""
+
+FIRST_LOG_SCALE, LAST_LOG_SCALE = -3, 4
+
+SEEN = 15
+"""Codes count as at most this much when they are context: a quarter of it fits the integer form's inputs."""
+
+MEAN_MAX = 16
+"""Largest mean of a code, either way."""
+
+TABLE_BITS = 30  # fraction bits of the distribution table

@@ -1,0 +1,57 @@
+"""The successive family as one differentiable module: the counterpart of `joint.JointCodec`."""
+
+import torch
+from torch import Tensor, nn
+
+from ..binarizer import successive
+from ..config import SuccessiveConfig
+from ..entropy_networks import MapNetwork
+from ..importance import mask, quantize
+from ..successive.context import ContextNetwork, logistic_bits
+from ..successive.networks import Decoder, Encoder
+from .joint import Outcome, map_bits
+
+
+class SuccessiveCodec(nn.Module):
+    """Encoder, successive binarizer, importance map, entropy networks and decoder."""
+
+    first_level: Tensor
+
+    def __init__(self, config: SuccessiveConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        self.planes, self.maps = ContextNetwork(config), MapNetwork(config)
+        self.register_buffer("first_level", torch.tensor(config.first_level).float(), persistent=False)
+        self.entropy_dtype = torch.float32
+        self.use_importance = True  # as in `JointCodec`
+        self.rate_trains_encoder = True
+
+    def forward(self, x: Tensor, quality_index: Tensor) -> Outcome:
+        """x [B,3,H,W] in [0,1], quality_index [B] -> Outcome; differentiable in everything that is trained."""
+        config = self.config
+        y, logit = self.encoder(x, quality_index)
+        p = torch.sigmoid(logit) if self.use_importance else torch.ones_like(logit)
+        kept = mask(p, self.first_level, config.levels)
+        codes = successive(y)
+        picture = self.decoder(codes * kept, quality_index)
+        level = quantize(p, config.levels).detach().nan_to_num()  # as an index NaN would be fatal, not just skipped
+        # Noise in place of rounding: the rate is differentiable in y. Without training it is the true one.
+        noisy = y + torch.rand_like(y) - 0.5 if self.training else codes
+        seen = (noisy, codes, kept, p)
+        if not self.rate_trains_encoder:
+            seen = (noisy.detach(), codes.detach(), kept.detach(), p.detach())
+        low = self.entropy_dtype == torch.bfloat16
+        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=low):
+            plane_bits, bits_of_map = self.bits(*seen, level, quality_index)
+        return Outcome(picture, plane_bits, bits_of_map, level, p)
+
+    def bits(
+        self, noisy: Tensor, codes: Tensor, kept: Tensor, p: Tensor, level: Tensor, quality_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Bits of the codes and of the importance map, [B] each, in float32."""
+        mean, log_s = self.planes(codes * kept, level, quality_index, self.entropy_dtype)
+        plane_bits = (logistic_bits(noisy, mean, log_s) * kept).sum((1, 2, 3))
+        if not self.use_importance:
+            return plane_bits, torch.zeros_like(plane_bits)
+        return plane_bits, map_bits(self.maps, p, level, quality_index)
