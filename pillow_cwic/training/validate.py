@@ -32,7 +32,7 @@ class Point:
 def validate(
     joint: AnyCodec, whole: list[tuple[str, Tensor]], qualities: tuple[int, ...], device: torch.device
 ) -> list[Point]:
-    """Pictures uint8 [3,h,w] (multiples of 16) -> one point per quality index."""
+    """Pictures uint8 [3,h,w] (multiples of the code grid) -> one point per quality index."""
     return [_point(joint, whole, quality, device) for quality in qualities] if whole else []
 
 

@@ -1,0 +1,45 @@
+"""A tiny model of the successive family, untrained but not indifferent: its entropy networks answer to their inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pillow_cwic.config import SuccessiveConfig
+from pillow_cwic.training.export import export_weights
+from pillow_cwic.training.successive_joint import SuccessiveCodec
+
+CONFIG = SuccessiveConfig(
+    kept_planes=(0, 3, 8, 16),
+    quality_count=8,
+    quarter_channels=8,
+    eighth_channels=12,
+    sixteenth_channels=16,
+    encoder_blocks=(1, 1, 1),
+    decoder_blocks=(2, 1, 1),
+    importance_channels=8,
+    context_features=24,
+    map_features=8,
+    map_channels=8,
+)
+
+
+def joint(seed: int = 5) -> SuccessiveCodec:
+    """The joint codec; the same seed gives the same weights."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        codec = SuccessiveCodec(CONFIG).eval()
+        for parameter in codec.planes.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.02 if parameter.dim() == 1 else 0.1))
+        for parameter in codec.maps.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+        last = codec.encoder.importance[-1]
+        last.weight.mul_(300.0)  # levels that differ from place to place
+        last.bias.fill_(1.0)
+        return codec
+
+
+def export(path: Path, seed: int = 5) -> str:
+    """Writes the weights file and returns its SHA-256."""
+    return export_weights(joint(seed), path)

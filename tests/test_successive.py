@@ -1,0 +1,386 @@
+"""The successive family: binarizer, ladder, order, exact integers, and its way through the whole codec."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import successive_model
+import torch
+from PIL import Image
+
+import pillow_cwic
+from pillow_cwic import codec, container, model, tiling, weights, windows
+from pillow_cwic.binarizer import code_integers, successive
+from pillow_cwic.config import ModelConfig, SuccessiveConfig, read_config
+from pillow_cwic.entropy_model import EntropyModel
+from pillow_cwic.errors import CwicError, WeightsError
+from pillow_cwic.range_coder import RangeReader, RangeWriter
+from pillow_cwic.successive import order
+from pillow_cwic.successive.context import log_scale, logistic_bits
+from pillow_cwic.successive.ladder import Ladder, table_size
+from pillow_cwic.successive.networks import Decoder, Encoder
+from pillow_cwic.successive.scale import SCALES, TABLE_BITS
+from pillow_cwic.training.successive_quantize import logistic_table
+
+CPU = torch.device("cpu")
+CONFIG = successive_model.CONFIG
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model's weights file."""
+    path = tmp_path_factory.mktemp("successive") / "tiny.safetensors"
+    successive_model.export(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def loaded(path: Path) -> model.Model:
+    """The tiny model."""
+    return weights.load(path, CPU)
+
+
+@pytest.fixture(scope="module")
+def pixels(photo: Image.Image) -> np.ndarray:
+    """The photo, mirrored to 300 x 220 pixels."""
+    a = np.asarray(photo)
+    a = np.pad(a, ((0, 220 - a.shape[0]), (0, 300 - a.shape[1]), (0, 0)), mode="symmetric")
+    return np.ascontiguousarray(a)
+
+
+@pytest.fixture(scope="module")
+def data(pixels: np.ndarray, path: Path) -> bytes:
+    """`pixels` in the middle of the dial."""
+    return pillow_cwic.encode(pixels, quality=0.5, model=path)
+
+
+def random_codes(height: int, width: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes int16 [h,w,n] that the levels [h,w] allow; the first channels spread most, and a few escape."""
+    generator = torch.Generator().manual_seed(height * 1000 + width)
+    level = torch.randint(0, CONFIG.levels, (height, width), generator=generator)
+    exists = torch.arange(CONFIG.planes) < torch.tensor(CONFIG.kept_planes)[level][..., None]
+    codes = torch.randn(height, width, CONFIG.planes, generator=generator) * torch.linspace(spread, 0.3, CONFIG.planes)
+    codes[0, 0] = 4095
+    return code_integers(codes) * exists, level.to(torch.uint8)
+
+
+# The binarizer
+
+
+def test_the_successive_binarizer_is_a_ladder_of_the_papers():
+    """sign(y) * sum over j of [|y| > j - 1/2], counted threshold by threshold, off the thresholds themselves."""
+    y = torch.linspace(-6.03, 6.07, 997)
+    ladder = sum((y.abs() - j + 0.5 > 0).float() for j in range(1, 8)) * y.sign()
+    assert torch.equal(successive(y), ladder)
+    assert torch.equal(code_integers(y), ladder.to(torch.int16))
+
+
+def test_the_proxy_gradient_is_the_identity():
+    """Backward, the ladder passes every gradient on unchanged, however large the feature."""
+    y = torch.tensor([-300.2, -0.6, 0.0, 0.4, 2.5, 17.0], requires_grad=True)
+    weight = torch.tensor([1.0, -2.0, 3.0, 4.0, 5.0, -6.0])
+    (successive(y) * weight).sum().backward()
+    assert torch.equal(y.grad, weight)
+
+
+def test_codes_are_bounded():
+    """A code never leaves what the escape can write."""
+    found = code_integers(torch.tensor([1e9, -1e9, 4095.4, float("inf")]))
+    assert found.tolist() == [4095, -4095, 4095, 4095]
+
+
+# The ladder
+
+
+class Recorder:
+    """A bit coder that adds up the bits that its decisions cost."""
+
+    def __init__(self) -> None:
+        self.cost = 0.0
+
+    def __call__(self, probability, bits):
+        """Writing only."""
+        self.cost += float(-np.log2(np.where(bits, probability, 1 - probability)).sum())
+        return bits
+
+
+@pytest.fixture(scope="module")
+def ladder() -> Ladder:
+    """The tiny model's ladder."""
+    return Ladder(logistic_table(CONFIG.ladder).long().numpy(), CONFIG.ladder)
+
+
+def test_the_table_is_the_logistic_distribution():
+    """Every row falls from 1/2 and agrees with 1 / (1 + exp(d / 16s)) to its last digit but one."""
+    table = logistic_table(CONFIG.ladder)
+    assert table.shape == (SCALES, table_size(CONFIG.ladder))
+    assert (table[:, 0] == 1 << (TABLE_BITS - 1)).all()
+    assert (table.diff(dim=1) <= 0).all()
+    for index in (0, 31, 63):
+        scale = math.exp(-3 + 7 * index / 63)
+        for d in (1, 16, 200):
+            assert abs(int(table[index, d]) - 2**TABLE_BITS / (1 + math.exp(d / 16 / scale))) <= 1
+
+
+@pytest.mark.parametrize("index", [10, 32, 50])
+@pytest.mark.parametrize("mean", [-37, 0, 5, 100])
+def test_decisions_cost_what_the_distribution_says(ladder, index, mean):
+    """The decisions of a code cost -log2 of its logistic probability, for likely codes on both sides of the mean."""
+    scale = torch.tensor((index - SCALES // 2) / 16)
+    for code in range(-12, 13):
+        expected = float(logistic_bits(torch.tensor(float(code)), torch.tensor(mean / 16), log_scale(scale)))
+        if expected > 12:
+            continue
+        recorder = Recorder()
+        ladder.walk(recorder, np.array([mean]), np.array([index]), np.array([code]))
+        assert recorder.cost == pytest.approx(expected, rel=0.01, abs=0.02)
+
+
+def test_every_code_comes_back_whatever_was_predicted(ladder):
+    """Codes of all sizes, escapes among them, survive the range coder at random means and scales."""
+    random = np.random.default_rng(3)
+    codes = np.concatenate([np.arange(-80, 81), [4095, -4095, 31, 32, 33, 2047, -2048], random.integers(-9, 10, 500)])
+    mean, scale = random.integers(-256, 257, len(codes)), random.integers(0, SCALES, len(codes))
+    writer = RangeWriter()
+    ladder.walk(writer, mean, scale, codes)
+    reader = RangeReader(writer.to_bytes())
+    assert np.array_equal(ladder.walk(reader, mean, scale, None), codes)
+    reader.finish()
+
+
+# The order
+
+
+def test_every_code_is_visited_once_and_each_step_spreads_over_the_cell():
+    """At every place each channel has one step; in every step the four places of a cell code the four quarters."""
+    steps = order.steps(8)  # [channel,place]
+    for place in range(4):
+        assert sorted(steps[:4, place].tolist()) == [0, 1, 2, 3]
+    assert torch.equal(steps[:4], steps[4:])
+    for step in range(4):
+        assert sorted(order.quarter(step).tolist()) == [0, 1, 2, 3]
+        for place in range(4):
+            assert steps[order.quarter(step)[place], place] == step
+
+
+def test_a_prediction_sees_only_earlier_steps():
+    """Changing the codes of one step changes no prediction up to that step, and does change later ones."""
+    joint = successive_model.joint()
+    codes, level = random_codes(6, 7, 3.0)
+    v, q = codes.permute(2, 0, 1)[None].float(), level[None, None].float()
+    when = order.steps(CONFIG.planes)[:, order.cell(6, 7)]
+    with torch.no_grad():
+        mean, log_s = joint.planes(v, q, torch.tensor([3]))
+        for step in range(4):
+            again = joint.planes(torch.where(when == step, v - 2, v), q, torch.tensor([3]))
+            for before, after in zip((mean, log_s), again, strict=True):
+                torch.testing.assert_close(before[0][when <= step], after[0][when <= step], atol=1e-6, rtol=0)
+            assert step == 3 or float((mean - again[0])[0][when > step].abs().max()) > 0.01
+
+
+# Exact integers
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (1, 5), (13, 10)])
+def test_codes_survive_real_bytes(loaded, shape):
+    """Codes, large ones among them, and levels come back from the stream; a longer stream is refused."""
+    codes, level = random_codes(*shape, 6.0)
+    stream = loaded.entropy.encode(codes, level, 5)
+    found, levels = loaded.entropy.decode(stream, shape, 5)
+    assert found.dtype == torch.int16
+    assert torch.equal(found, codes)
+    assert torch.equal(levels, level)
+    assert torch.equal(loaded.entropy.decode_level(stream, shape, 5), level)
+    with pytest.raises(CwicError, match="longer than the codes"):
+        loaded.entropy.decode(stream + bytes(8), shape, 5)
+
+
+class Hashing(RangeWriter):
+    """Writes, and keeps a hash of all probabilities."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sha256 = hashlib.sha256()
+
+    def __call__(self, probability, bits):
+        """As RangeWriter, remembering."""
+        self.sha256.update(probability.tobytes())
+        return super().__call__(probability, bits)
+
+
+def test_probabilities_do_not_depend_on_float_type_or_threads(loaded):
+    """float32 and float64, one thread and two: the same probabilities and the same bytes."""
+    codes, level = random_codes(20, 17, 4.0)
+    found, threads = set(), torch.get_num_threads()
+    for dtype in (torch.float32, torch.float64):
+        entropy = EntropyModel(loaded._tensors, CONFIG, dtype)
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            writer = Hashing()
+            with model.inference():
+                entropy.walk(writer, (20, 17), 2, codes, level)
+            found.add((writer.sha256.hexdigest(), writer.to_bytes()))
+    torch.set_num_threads(threads)
+    assert len(found) == 1
+
+
+def test_real_bytes_are_what_training_estimates(loaded):
+    """The stream is within 0.5% of the float networks' cross-entropy, which training minimises."""
+    joint, (codes, level) = successive_model.joint(), random_codes(48, 40, 2.0)
+    codes[0, 0] = 0
+    exists = torch.arange(CONFIG.planes) < torch.tensor(CONFIG.kept_planes)[level.long()][..., None]
+    v, q, index = codes.permute(2, 0, 1)[None].float(), level[None, None].float(), torch.tensor([4])
+    with torch.no_grad():
+        mean, log_s = joint.planes(v, q, index)
+        bits = float((logistic_bits(v, mean, log_s) * exists.permute(2, 0, 1)).sum())
+        bits -= float(joint.maps(q, index).gather(1, q.long()).sum())
+    assert 8 * len(loaded.entropy.encode(codes, level, 4)) == pytest.approx(bits, rel=0.005)
+
+
+def test_damaged_streams_end_in_codes_or_in_a_named_error(loaded):
+    """Random bytes never hang or crash: they decode to some codes, or raise FormatError."""
+    random = np.random.default_rng(1)
+    refused = 0
+    for length in (0, 4, 40, 400):
+        for _ in range(5):
+            try:
+                codes, _ = loaded.entropy.decode(random.bytes(length), (5, 6), 3)
+                assert codes.abs().max() < 2**14
+            except pillow_cwic.FormatError:
+                refused += 1
+    assert refused > 0
+
+
+def test_sums_that_could_leave_exact_arithmetic_are_refused(loaded):
+    """Every layer's bound is proven, those of depthwise layers too, and the message names the layer."""
+    bounds = loaded.entropy.bounds
+    assert len(bounds) == 4 + 2 + 4 * (5 + 4)  # of the map, of the map as context, of four steps
+    assert max(bounds.values()) < 0.2 * 2**24
+    for name in ("planes.2.depth1", "planes.3.out1"):
+        tensors = dict(loaded._tensors)
+        tensors[f"entropy.{name}.weight"] = torch.full_like(tensors[f"entropy.{name}.weight"], 32000)
+        with pytest.raises(WeightsError, match=rf"entropy\.{name}: sums may reach \d+, beyond exact"):
+            EntropyModel(tensors, CONFIG)
+
+
+def test_missing_and_misshapen_tensors_are_named(loaded):
+    """A weights file without a depthwise layer, or with a table of another ladder, is refused by the tensor's name."""
+    tensors = dict(loaded._tensors)
+    del tensors["entropy.planes.0.depth2.bias"]
+    with pytest.raises(WeightsError, match=r"no tensor entropy\.planes\.0\.depth2\.bias"):
+        EntropyModel(tensors, CONFIG)
+    tensors = loaded._tensors | {"entropy.logistic": logistic_table(7)}
+    with pytest.raises(WeightsError, match=r"entropy\.logistic is torch\.int32 \[64, 377\], expected"):
+        EntropyModel(tensors, CONFIG)
+
+
+# The configuration
+
+
+def test_the_configuration_names_its_family():
+    """JSON of either family reads back to the same configuration; another family is refused."""
+    for config in (CONFIG, SuccessiveConfig(), ModelConfig()):
+        assert read_config(json.loads(config.to_json())) == config
+    with pytest.raises(ValueError, match="found 'wavelet'"):
+        read_config({"family": "wavelet"})
+    with pytest.raises(ValueError, match="multiple of 4, found 18"):
+        SuccessiveConfig(kept_planes=(0, 18))
+    with pytest.raises(ValueError, match="decoder_blocks has three counts"):
+        SuccessiveConfig.from_dict({"decoder_blocks": [1, 2]})
+
+
+def multiplications(network: torch.nn.Module, *inputs: torch.Tensor) -> int:
+    """Multiplications in the convolutions of one pass."""
+    total = []
+    for part in network.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            part.register_forward_hook(lambda m, _, out: total.append(m.weight.numel() * out.shape[2] * out.shape[3]))
+    network(*inputs)
+    return sum(total)
+
+
+def test_the_full_size_keeps_its_budget():
+    """The default configuration decodes with at most 75 kMAC per pixel, and its file has at most 25 MB."""
+    config = SuccessiveConfig()
+    encoder, decoder = Encoder(config), Decoder(config)
+    with torch.inference_mode():
+        assert multiplications(decoder, torch.zeros(1, config.planes, 4, 4), torch.zeros(1)) <= 75_000 * 64**2
+    networks = sum(p.numel() for p in [*encoder.parameters(), *decoder.parameters()])
+    width, side, n = config.context_features, config.map_features, config.planes
+    step = (config.levels + 4 + side + n) * width + 2 * (9 + width) * width + 2 * n * width
+    tables = 4 * SCALES * table_size(config.ladder) + 4 * 4 * width * config.quality_count
+    assert 2 * networks + 2 * 4 * step + tables < 24.5e6
+
+
+# Through the whole codec
+
+
+def test_pillow_writes_and_reads_it(path, photo):
+    """`save(model=path)` and `open` give a picture of the same size, all channels of the file in place."""
+    file = io.BytesIO()
+    photo.save(file, "CWIC", model=str(path), quality=1.0)
+    found = Image.open(file)
+    assert found.size == photo.size
+    assert found.convert("RGB").size == photo.size
+    assert pillow_cwic.read_header(file.getvalue()).model_id == weights.find(path).id
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 9), (64, 48), (50, 95)])
+def test_any_size_comes_back(path, size):
+    """Grey and colour of sizes off the 16-pixel grid keep their shape, and alpha its values."""
+    a = np.arange(size[0] * size[1] * 4, dtype=np.uint8).reshape(*size, 4)
+    b = pillow_cwic.decode(pillow_cwic.encode(a, model=path))
+    assert b.shape == a.shape
+    assert np.array_equal(a[..., 3], b[..., 3])
+    assert pillow_cwic.decode(pillow_cwic.encode(a[..., 0], model=path)).shape == size
+
+
+def test_no_seam_between_windows(pixels, data, loaded, monkeypatch):
+    """Windows with their halo give the codes, and within 1 of 255 the pixels, of one piece."""
+    whole = pillow_cwic.decode(data).astype(int)
+    codes = windows.Analysis(loaded, pixels).codes(4)
+    assert codes[0].unique().numel() > 5
+    assert codes[1].unique().numel() > 1
+    monkeypatch.setattr(tiling, "WINDOW", 6)
+    assert len(tiling.windows(tiling.code_grid(300, 220, 16), 16)) > 20
+    assert np.abs(pillow_cwic.decode(data).astype(int) - whole).max() <= 1
+    for cut, uncut in zip(windows.Analysis(loaded, pixels).codes(4), codes, strict=True):
+        assert torch.equal(cut, uncut)
+
+
+def test_no_seam_between_tiles_and_a_region_is_a_crop(pixels, data, path, monkeypatch):
+    """Tiles of 64 pixels decode to the picture of one tile; a region needs only the tiles near it."""
+    whole = pillow_cwic.decode(data).astype(int)
+    assert np.abs(pillow_cwic.decode(data, region=(37, 50, 205, 101)) - whole[50:101, 37:205]).max() <= 1
+    monkeypatch.setattr(codec, "TILE_SIZE", 64)
+    tiled = pillow_cwic.encode(pixels, quality=0.5, model=path)
+    assert len(container.read(tiled).tiles) == 20
+    assert np.abs(pillow_cwic.decode(tiled).astype(int) - whole).max() <= 1
+    assert np.abs(pillow_cwic.decode(tiled, region=(100, 70, 180, 150)) - whole[70:150, 100:180]).max() <= 1
+    lost = container.Container(container.read_header(tiled), (*container.read(tiled).tiles[:19], None))
+    assert np.abs(codec.decode_container(lost, region=(0, 0, 90, 90)) - whole[:90, :90]).max() <= 1
+
+
+def test_the_importance_map_has_one_level_per_16_pixels(pixels, data, loaded):
+    """importance_map() gives the levels that the encoder chose, on the coarser grid."""
+    found = pillow_cwic.importance_map(data)
+    assert found.shape == (14, 19)
+    assert np.array_equal(found, windows.Analysis(loaded, pixels).codes(4)[1].numpy())
+
+
+def test_a_picture_of_importance_moves_the_quality(pixels, data, path):
+    """Regions have their own gains in encoder and decoder: neutral grey changes nothing, a white half changes bytes."""
+    neutral = np.full(pixels.shape[:2], 128, np.uint8)
+    mask = neutral.copy()
+    mask[:, 160:] = 255
+    same = pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.5, importance=neutral, model=path)).astype(int)
+    assert np.abs(same - pillow_cwic.decode(data)).max() <= 1
+    moved = container.read(pillow_cwic.encode(pixels, quality=0.5, importance=mask, model=path))
+    assert len(moved.tiles[0]) > len(container.read(data).tiles[0])
+    assert codec.decode_container(moved).shape == pixels.shape
