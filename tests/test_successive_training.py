@@ -1,0 +1,163 @@
+"""The successive family in the trainer: losses that teach all of it, and a run that ends in a usable model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import successive_model
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from training_pictures import write_pieces
+
+import pillow_cwic
+from pillow_cwic import weights
+from pillow_cwic.config import SuccessiveConfig
+from pillow_cwic.training import recipe as recipes
+from pillow_cwic.training.__main__ import main
+from pillow_cwic.training.losses import rate_distortion
+from pillow_cwic.training.successive_joint import SuccessiveCodec
+
+RECIPE = """
+name = "tiny"
+description = "for tests"
+minutes = 1.0
+seed = 1
+[model]
+family = "successive"
+kept_planes = [0, 3, 8, 16]
+quality_count = 8
+quarter_channels = 8
+eighth_channels = 12
+sixteenth_channels = 16
+encoder_blocks = [1, 1, 1]
+decoder_blocks = [1, 1, 1]
+importance_channels = 8
+context_features = 16
+map_features = 8
+map_channels = 8
+[data]
+crop = 48
+batch = 2
+min_pictures = 4
+validation_pictures = 1
+[watch]
+log_every = 5
+validations = 1
+validation_qualities = [0, 7]
+plots = false
+[[stages]]
+name = "first"
+share = 0.5
+learning_rate = 2e-3
+final_learning_rate = 2e-3
+importance = false
+[[stages]]
+name = "second"
+share = 0.5
+learning_rate = 2e-3
+final_learning_rate = 1e-3
+"""
+
+
+def outcome_and_loss(joint: SuccessiveCodec):
+    """One forward pass on noise, and the loss of the tiny recipe."""
+    torch.manual_seed(3)
+    x, index = torch.rand(2, 3, 48, 48), torch.tensor([1, 6])
+    outcome = joint(x, index)
+    return outcome, rate_distortion(outcome, x, index, joint.config, recipes.LossRecipe(), 0.0).loss
+
+
+def test_every_parameter_learns():
+    """The loss reaches every parameter of encoder, decoder and both entropy networks."""
+    joint = successive_model.joint().train()
+    _, loss = outcome_and_loss(joint)
+    loss.backward()
+    idle = [n for n, p in joint.named_parameters() if p.grad is None or float(p.grad.abs().sum()) == 0]
+    # The first step knows no codes; quality modulation starts with its output layer at zero.
+    assert [name for name in idle if ".hidden." not in name] == ["planes.step.0.known.weight"]
+
+
+def test_without_the_importance_map_everything_is_kept_and_the_map_is_free():
+    """`importance = false` keeps all channels at the top level and charges nothing for the map."""
+    joint = successive_model.joint().train()
+    with torch.no_grad():
+        with_map, _ = outcome_and_loss(joint)
+        joint.use_importance = False
+        without, _ = outcome_and_loss(joint)
+    assert float(without.level.min()) == joint.config.levels - 1 > float(with_map.level.min())
+    assert float(without.map_bits.sum()) == 0 < float(with_map.map_bits.sum())
+    assert (without.plane_bits > with_map.plane_bits).all()
+
+
+def test_the_map_starts_open():
+    """Before training every position is at the highest level: the rate closes what it can, nothing must be reopened."""
+    torch.manual_seed(1)
+    joint = SuccessiveCodec(successive_model.CONFIG)
+    outcome, _ = outcome_and_loss(joint)
+    assert float(outcome.level.min()) == joint.config.levels - 1
+
+
+def test_noise_stands_for_rounding_only_while_training():
+    """In training two passes differ in rate but not in the picture; in evaluation nothing is random."""
+    joint = successive_model.joint().train()
+    x, index = torch.rand(1, 3, 48, 48), torch.tensor([4])
+    with torch.no_grad():
+        a, b = joint(x, index), joint(x, index)
+        assert torch.equal(a.picture, b.picture)
+        assert not torch.equal(a.plane_bits, b.plane_bits)
+        joint.eval()
+        assert torch.equal(joint(x, index).plane_bits, joint(x, index).plane_bits)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 30 steps, stopped and resumed on the way."""
+    folder = tmp_path_factory.mktemp("run")
+    write_pieces(folder / "photos")
+    (folder / "tiny.toml").write_text(RECIPE)
+    command = ["train", str(folder / "tiny.toml"), "--data", str(folder / "photos"), "--out", str(folder / "out")]
+    command += ["--steps", "30", "--jobs", "1", "--threads", "1", "--device", "cpu", "--quiet"]
+    assert main([*command, "--stop-after", "0.001"]) == 0
+    assert main([*command, "--resume"]) == 0
+    return folder / "out"
+
+
+def test_a_run_ends_with_less_loss_and_all_parts(run: Path):
+    """Both stages ran, the loss fell, and the weights hold all four parts."""
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert json.loads((run / "run.json").read_text())["steps"] == 30
+    assert {name.split(".")[0] for name in load_file(run / "weights.safetensors")} == {
+        "encoder",
+        "decoder",
+        "planes",
+        "maps",
+    }
+
+
+def test_its_model_is_exported_and_used_through_pillow(run: Path, photo: Image.Image, tmp_path: Path):
+    """`export` writes a weights file and a manifest that name the family; Pillow saves and opens with it."""
+    assert main(["export", str(run), "--name", "tiny", "--out", str(tmp_path)]) == 0
+    entry = json.loads((tmp_path / "manifest.json").read_text())["models"][0]
+    assert entry["config"]["family"] == "successive"
+    path = tmp_path / "tiny.safetensors"
+    photo.save(tmp_path / "x.cwic", model=str(path), quality=1.0)
+    with Image.open(tmp_path / "x.cwic") as image:
+        found = np.asarray(image)
+    assert found.shape == (72, 88, 3)
+    assert isinstance(weights.load(path, torch.device("cpu")).config, SuccessiveConfig)
+    assert pillow_cwic.importance_map(tmp_path / "x.cwic").shape == (5, 6)
+
+
+@pytest.mark.parametrize("name", ["base", "small"])
+def test_the_shipped_recipes_are_of_this_family(name: str):
+    """`base` and `small` train the successive family, with crops that its grid divides."""
+    recipe = recipes.load(name)
+    assert isinstance(recipe.model, SuccessiveConfig)
+    with pytest.raises(ValueError, match="crop: expected a multiple of 16, found 168"):
+        recipes.parse(recipe.text.replace(f"crop = {recipe.data.crop}", "crop = 168"), "x.toml")
