@@ -119,15 +119,18 @@ def bd_rate(anchor: Curve, test: Curve, metric: str, rates: tuple[float, float] 
 
 def draw_rates(curves: list[Curve], anchors: list[Curve], path: Path) -> None:
     """Every metric over the rate as one picture file; anchors dashed."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     shown = [metric for metric in METRICS if any(len(c.known(metric)) > 1 for c in curves)]
     figure = Figure(figsize=(6.2 * len(shown), 5.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-        for curve in (*curves, *anchors):
+        for number, curve in enumerate((*curves, *anchors)):
             known = [(p.bpp, getattr(p, metric)) for p in curve.points if getattr(p, metric) is not None]
             if known:
-                axis.plot(*zip(*known, strict=True), "o-" if curve in curves else "x--", label=curve.name, markersize=4)
+                style = {"marker": "o"} if number < len(curves) else {"marker": "x", "linestyle": "--"}
+                colour = colormaps["tab20"](number % 20)
+                axis.plot(*zip(*known, strict=True), label=curve.name, color=colour, markersize=4, **style)
         axis.set_xlim(0, min(1.6, max(p.bpp for c in curves for p in c.points) * 1.05))
         axis.set_xlabel("bits per pixel")
         axis.set_title(METRICS[metric])

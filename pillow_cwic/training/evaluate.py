@@ -70,8 +70,7 @@ def evaluate(options: Options) -> list[Curve]:
     results += [result for result in earlier if result.codec not in measured]
     curves, anchors = mean_curves(results), [c for path in options.anchors for c in load_anchors(path)]
     options.out.mkdir(parents=True, exist_ok=True)
-    rows = {"pictures": len(pictures), "results": [asdict(result) for result in results]}
-    (options.out / "rd.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    write_results(options.out / "rd.json", results)
     report = text_report(options, curves, anchors, len(pictures))
     (options.out / "rd.md").write_text(report, encoding="utf-8")
     draw_rates(curves, anchors, options.out / "rd.png")
@@ -94,6 +93,12 @@ def measure_all(options: Options, pictures: list[Picture]) -> Iterator[Result]:
             for results in pool.map(work, jobs):
                 yield from results
                 bar.update()
+
+
+def write_results(path: Path, results: list[Result]) -> None:
+    """One line of JSON per result."""
+    rows = [json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(r).items()}) for r in results]
+    path.write_text('{"results": [\n' + ",\n".join(rows) + "\n]}\n", encoding="utf-8")
 
 
 def read_results(path: Path, pictures: list[Picture]) -> list[Result]:
