@@ -16,9 +16,9 @@ from .scale import FIRST_LOG_SCALE, LAST_LOG_SCALE, MEAN_MAX, OUTPUT_BITS, SCALE
 
 def log_scale(output: Tensor) -> Tensor:
     """The network's scale output -> log of the scale: one index for every 2^-OUTPUT_BITS, output 0 in the middle."""
-    index = (output * 2**OUTPUT_BITS + SCALES // 2).clamp(0, SCALES - 1)
+    index = (output * (1 << OUTPUT_BITS) + SCALES // 2).clamp(0, SCALES - 1)
     step = (LAST_LOG_SCALE - FIRST_LOG_SCALE) / (SCALES - 1)
-    return index.mul(step).add(FIRST_LOG_SCALE)
+    return index * step + FIRST_LOG_SCALE
 
 
 def logistic_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
