@@ -64,7 +64,7 @@ def encode(
     extra = metadata(icc_profile, exif, xmp, dpi, comment)
     loaded = weights.load(model, resolve_device(device))
     shift = quality_shift(importance, pixels.size, loaded.config.quality_count)
-    keep = windows.CACHED_POSITIONS if rate.quality is None else 0  # one quality: nothing to keep features for
+    keep = windows.CACHED_PIXELS if rate.quality is None else 0  # one quality: nothing to keep features for
     analysis = windows.Analysis(loaded, pixels.colour, _on_grid(shift, pixels.size, loaded.config.grid), keep)
     alpha = None if pixels.alpha is None else encode_plane(pixels.alpha)
     quality_map = None if shift is None else encode_plane((shift + NEUTRAL).astype(np.uint8))

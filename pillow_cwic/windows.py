@@ -16,18 +16,18 @@ from .tiling import Box, code_grid, covering, windows
 Pixels = NDArray[np.uint8]
 QualityShift = NDArray[np.int16]
 
-CACHED_POSITIONS = 1 << 19
-"""Code positions up to which features are kept between qualities (512 MB at 256 channels): 33 megapixels."""
+CACHED_PIXELS = 1 << 25
+"""Pixels up to which features are kept between qualities: 512 MB at 256 channels and 1/8 resolution."""
 
 
 class Analysis:
     """A picture on its way to codes; the part of the encoder that no quality changes is run once.
 
-    (For pictures of more than `keep` code positions it is run for each quality: time instead of memory.)
+    (For pictures of more than `keep` pixels it is run for each quality: time instead of memory.)
     """
 
     def __init__(
-        self, model: Model, pixels: Pixels, quality_shift: QualityShift | None = None, keep: int = CACHED_POSITIONS
+        self, model: Model, pixels: Pixels, quality_shift: QualityShift | None = None, keep: int = CACHED_PIXELS
     ) -> None:
         """pixels uint8 [H,W,3]; quality_shift [h,w] is added to the quality index at each code position."""
         self.model, self.pixels, self.quality_shift, self.keep = model, pixels, quality_shift, keep
@@ -64,7 +64,7 @@ class Analysis:
             x = torch.from_numpy(cut(self.pixels, window.scale(self.model.config.grid))).to(self.model.device)
             x = x.permute(2, 0, 1)[None].float() / 255  # [1,3,H,W], channels last in memory
             found = self.model.encoder.features(x)
-            if self.grid.width * self.grid.height <= self.keep:
+            if self.pixels.shape[0] * self.pixels.shape[1] <= self.keep:
                 self._features[window] = found
         return found
 
