@@ -318,6 +318,33 @@ def test_the_full_size_keeps_its_budget():
     assert 2 * networks + 2 * 4 * step + tables < 24.5e6
 
 
+def reach(changed: torch.Tensor, at: int) -> int:
+    """Largest distance from column `at` of columns where a map [...,w] is not 0, but for rounding."""
+    columns = (changed.abs().flatten(0, -2).amax(0) > 1e-6 * changed.abs().max()).nonzero()[:, 0]
+    return int((columns - at).abs().max())
+
+
+@pytest.mark.parametrize("blocks", [(1, 1, 1), (2, 1, 1), (3, 2, 1), (1, 3, 0)])
+def test_halos_are_the_receptive_fields(blocks):
+    """What one code or pixel changes ends within the halo, and reaches into its last code position."""
+    fields = json.loads(CONFIG.to_json()) | {"encoder_blocks": blocks, "decoder_blocks": blocks}
+    config, index = read_config(fields), torch.tensor([4])
+    torch.manual_seed(1)
+    encoder, decoder = Encoder(config), Decoder(config)
+    for network in (encoder, decoder):
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    codes, x = torch.randn(1, config.planes, 1, 25), torch.rand(1, 3, 16, 25 * 16)
+    other, changed = codes.clone(), x.clone()
+    other[..., 12] += 1
+    changed[..., 12 * 16 : 13 * 16] = 1 - changed[..., 12 * 16 : 13 * 16]
+    with torch.no_grad():
+        pixels = (decoder(other, index) - decoder(codes, index)).unflatten(-1, (25, 16)).abs().sum(-1)
+        parts = [(a - b).abs() for a, b in zip(encoder(changed, index), encoder(x, index), strict=True)]
+    assert reach(pixels, 12) == config.decoder_halo
+    assert max(reach(part, 12) for part in parts) == config.encoder_halo
+
+
 # Through the whole codec
 
 
