@@ -101,6 +101,22 @@ def test_the_map_starts_open():
     assert float(outcome.level.min()) == joint.config.levels - 1
 
 
+def test_exploring_opens_maps_further_but_never_closes_one():
+    """A share of the pictures is coded at a level raised to a random floor; the map itself pays for its own levels."""
+    joint = successive_model.joint().train()
+    torch.manual_seed(2)
+    p = torch.rand(400, 1, 3, 3)
+    assert joint.opened(p) is p
+    joint.explore = 0.25
+    opened = joint.opened(p)
+    raised = (opened > p).flatten(1).any(1)
+    assert (opened >= p).all()
+    assert 40 < int(raised.sum()) < 130
+    floors = opened.flatten(1).amin(1)[raised]
+    assert float(floors.min()) < 0.2 < 0.8 < float(floors.max())
+    assert joint.eval().opened(p) is p
+
+
 def test_noise_stands_for_rounding_only_while_training():
     """In training two passes differ in rate but not in the picture; in evaluation nothing is random."""
     joint = successive_model.joint().train()
@@ -161,3 +177,10 @@ def test_the_shipped_recipes_are_of_this_family(name: str):
     assert isinstance(recipe.model, SuccessiveConfig)
     with pytest.raises(ValueError, match="crop: expected a multiple of 16, found 168"):
         recipes.parse(recipe.text.replace(f"crop = {recipe.data.crop}", "crop = 168"), "x.toml")
+
+
+def test_exploring_is_refused_where_it_means_nothing():
+    """`explore` in a one-bit recipe is an error that names the family it is for."""
+    text = recipes.locate("onebit").read_text().replace("share = 0.2\n", "share = 0.2\nexplore = 0.5\n")
+    with pytest.raises(ValueError, match="explore is for \\[model\\] family"):
+        recipes.parse(text, "x.toml")

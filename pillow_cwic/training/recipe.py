@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..config import AnyConfig, read_config
+from ..config import AnyConfig, SuccessiveConfig, read_config
 
 PARTS = ("encoder", "decoder", "planes", "maps")
 """The parts of a joint codec that a stage can train: two CNNs, two entropy networks."""
@@ -92,6 +92,7 @@ class Stage:
     warmup_steps: int = 0
     ms_ssim_weight: float = 0.0  # distortion = (1 - w) * 255^2 * MSE + w * 671 * (1 - MS-SSIM)
     importance: bool = True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
+    explore: float = 0.0  # successive models: share of the crops whose importance map is opened further, at random
     train: tuple[str, ...] = PARTS  # parts that learn; the others keep their weights
 
 
@@ -225,6 +226,12 @@ def _check(recipe: Recipe, where: str) -> None:
               for q in recipe.watch.validation_qualities]  # fmt: skip
     for stage in recipe.stages:
         rules += _stage_rules(stage, data.crop)
+        rules.append(
+            (
+                stage.explore == 0 or isinstance(recipe.model, SuccessiveConfig),
+                f'stage {stage.name!r}: explore is for [model] family = "successive"',
+            )
+        )
     for valid, message in rules:
         if not valid:
             raise ValueError(f"recipe {where}: {message}")
@@ -242,6 +249,7 @@ def _stage_rules(stage: Stage, crop: int) -> list[tuple[bool, str]]:
         ),
         (stage.decay in ("linear", "geometric"), f"{title}: decay is 'linear' or 'geometric', found {stage.decay!r}"),
         (not unknown, f"{title}: train names {', '.join(unknown)}; expected some of {', '.join(PARTS)}"),
+        (0 <= stage.explore <= 1, f"{title}: explore must be 0..1, found {stage.explore}"),
         (0 <= stage.ms_ssim_weight <= 1, f"{title}: ms_ssim_weight must be 0..1, found {stage.ms_ssim_weight}"),
         (
             stage.ms_ssim_weight == 0 or crop >= MS_SSIM_MIN_CROP,

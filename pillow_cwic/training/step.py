@@ -15,6 +15,7 @@ from .data import Source
 from .families import joint_codec
 from .losses import Terms, importance_rate, rate_distortion
 from .recipe import PARTS, Recipe, Stage
+from .successive_joint import SuccessiveCodec
 
 WARM_UP_STEPS = 4
 """Steps before a capture, at learning rate 0: they let cuDNN choose its algorithms and the optimizer make its state."""
@@ -55,6 +56,8 @@ class Step:
         """Set what learns and what is minimised in a stage."""
         self.stage, self.replay = stage, None
         self.joint.use_importance = self.average.use_importance = stage.importance
+        if isinstance(self.joint, SuccessiveCodec):
+            self.joint.explore = stage.explore
         for name in PARTS:
             self.joint.get_submodule(name).requires_grad_(name in stage.train)
 

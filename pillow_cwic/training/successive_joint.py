@@ -26,16 +26,20 @@ class SuccessiveCodec(nn.Module):
         self.entropy_dtype = torch.float32
         self.use_importance = True  # as in `JointCodec`
         self.rate_trains_encoder = True
+        self.explore = 0.0  # share of the pictures whose importance is raised at random, in training
 
     def forward(self, x: Tensor, quality_index: Tensor) -> Outcome:
         """x [B,3,H,W] in [0,1], quality_index [B] -> Outcome; differentiable in everything that is trained."""
         config = self.config
         y, logit = self.encoder(x, quality_index)
         p = torch.sigmoid(logit) if self.use_importance else torch.ones_like(logit)
-        kept = mask(p, self.first_level, config.levels)
+        opened = self.opened(p)
+        kept = mask(opened, self.first_level, config.levels)
         codes = successive(y)
         picture = self.decoder(codes * kept, quality_index)
-        level = quantize(p, config.levels).detach().nan_to_num()  # as an index NaN would be fatal, not just skipped
+        level = (
+            quantize(opened, config.levels).detach().nan_to_num()
+        )  # as an index NaN would be fatal, not just skipped
         # Noise in place of rounding: the rate is differentiable in y. Without training it is the true one.
         noisy = y + torch.rand_like(y) - 0.5 if self.training else codes
         seen = (noisy, codes, kept, p)
@@ -46,6 +50,17 @@ class SuccessiveCodec(nn.Module):
             plane_bits, bits_of_map = self.bits(*seen, level, quality_index)
         return Outcome(picture, plane_bits, bits_of_map, level, p)
 
+    def opened(self, p: Tensor) -> Tensor:
+        """Importance [B,1,h,w] -> the same, but for a share of the pictures raised to a random floor, off the graph.
+
+        A channel that the map closes everywhere stops learning, so nothing would ever pay for opening it again: the map
+        starves high qualities. On these pictures the networks learn what more channels are good for.
+        """
+        if self.explore == 0 or not self.training:
+            return p
+        chosen, floor = torch.rand(2, len(p), 1, 1, 1, device=p.device)
+        return torch.where(chosen < self.explore, torch.maximum(p.detach(), floor), p)
+
     def bits(
         self, noisy: Tensor, codes: Tensor, kept: Tensor, p: Tensor, level: Tensor, quality_index: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -54,4 +69,5 @@ class SuccessiveCodec(nn.Module):
         plane_bits = (logistic_bits(noisy, mean, log_s) * kept).sum((1, 2, 3))
         if not self.use_importance:
             return plane_bits, torch.zeros_like(plane_bits)
-        return plane_bits, map_bits(self.maps, p, level, quality_index)
+        own = quantize(p, self.config.levels).detach().nan_to_num()
+        return plane_bits, map_bits(self.maps, p, own, quality_index)
