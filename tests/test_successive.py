@@ -123,17 +123,17 @@ def test_the_table_is_the_logistic_distribution():
     assert (table[:, 0] == 1 << (TABLE_BITS - 1)).all()
     assert (table.diff(dim=1) <= 0).all()
     for index in (0, 31, 63):
-        scale = math.exp(-3 + 7 * index / 63)
-        for d in (1, 16, 200):
+        scale = math.exp(-3 + 8 * index / 63)
+        for d in (1, 16, 200, 512):
             assert abs(int(table[index, d]) - 2**TABLE_BITS / (1 + math.exp(d / 16 / scale))) <= 1
 
 
 @pytest.mark.parametrize("index", [10, 32, 50])
-@pytest.mark.parametrize("mean", [-37, 0, 5, 100])
+@pytest.mark.parametrize("mean", [-1637, -37, -8, 0, 5, 8, 100, 1003])
 def test_decisions_cost_what_the_distribution_says(ladder, index, mean):
     """The decisions of a code cost -log2 of its logistic probability, for likely codes on both sides of the mean."""
     scale = torch.tensor((index - SCALES // 2) / 16)
-    for code in range(-12, 13):
+    for code in range(mean // 16 - 12, mean // 16 + 13):
         expected = float(logistic_bits(torch.tensor(float(code)), torch.tensor(mean / 16), log_scale(scale)))
         if expected > 12:
             continue
@@ -146,7 +146,7 @@ def test_every_code_comes_back_whatever_was_predicted(ladder):
     """Codes of all sizes, escapes among them, survive the range coder at random means and scales."""
     random = np.random.default_rng(3)
     codes = np.concatenate([np.arange(-80, 81), [4095, -4095, 31, 32, 33, 2047, -2048], random.integers(-9, 10, 500)])
-    mean, scale = random.integers(-256, 257, len(codes)), random.integers(0, SCALES, len(codes))
+    mean, scale = random.integers(-1920, 1921, len(codes)), random.integers(0, SCALES, len(codes))
     writer = RangeWriter()
     ladder.walk(writer, mean, scale, codes)
     reader = RangeReader(writer.to_bytes())
@@ -276,7 +276,7 @@ def test_missing_and_misshapen_tensors_are_named(loaded):
     with pytest.raises(WeightsError, match=r"no tensor entropy\.planes\.0\.depth2\.bias"):
         EntropyModel(tensors, CONFIG)
     tensors = loaded._tensors | {"entropy.logistic": logistic_table(7)}
-    with pytest.raises(WeightsError, match=r"entropy\.logistic is torch\.int32 \[64, 377\], expected"):
+    with pytest.raises(WeightsError, match=r"entropy\.logistic is torch\.int32 \[64, 129\], expected"):
         EntropyModel(tensors, CONFIG)
 
 
@@ -313,9 +313,9 @@ def test_the_full_size_keeps_its_budget():
         assert multiplications(decoder, torch.zeros(1, config.planes, 4, 4), torch.zeros(1)) <= 75_000 * 64**2
     networks = sum(p.numel() for p in [*encoder.parameters(), *decoder.parameters()])
     width, side, n = config.context_features, config.map_features, config.planes
-    step = (config.levels + 4 + side + n) * width + 2 * (9 + width) * width + 2 * n * width
+    step = (config.levels + 4 + side + 2 * n) * width + 2 * (9 + width) * width + 2 * n * width
     tables = 4 * SCALES * table_size(config.ladder) + 4 * 4 * width * config.quality_count
-    assert 2 * networks + 2 * 4 * step + tables < 24.5e6
+    assert 2 * networks + 2 * 4 * step + tables < 24.8e6  # maps take 0.1 MB more
 
 
 def reach(changed: torch.Tensor, at: int) -> int:

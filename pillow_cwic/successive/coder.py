@@ -1,9 +1,8 @@
 """The integer codes <-> decisions with probabilities, in exact integers.
 
-Follows `context` in the arithmetic of `integer_layer`. A code is a ladder of binary decisions: zero? its sign, more
-than 1? more than 2? ... past the ladder an Exp-Golomb code. Each probability is a quotient of entries of an integer
-table of the logistic distribution. One walk serves both directions, and the coder is called once per decision and
-step for all positions together.
+Follows `context` in the arithmetic of `integer_layer`. A code is a ladder of binary decisions (`ladder`), whose
+probabilities are quotients of entries of an integer table of the logistic distribution. One walk serves both
+directions, and the coder is called once per decision and step for all positions together.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from ..integer_layer import (
 from ..neighbourhood import patches
 from . import order
 from .ladder import Ladder, table_size
-from .scale import MEAN_MAX, OUTPUT_BITS, SCALES, SEEN, TABLE_BITS
+from .scale import COARSE, MEAN_MAX, OUTPUT_BITS, SCALES, SEEN, TABLE_BITS
 
 CODE_UNIT = ONE // 4  # one step of a code as a network input
 
@@ -71,7 +70,7 @@ class _Step:
         width, name = config.context_features, f"planes.{step}"
         self.step = step
         limits = [ONE] * (config.levels + 4) + [CEILING] * config.map_features
-        limits += [SEEN * CODE_UNIT] * (config.planes if step else 0)  # the first step knows no codes
+        limits += [SEEN * CODE_UNIT] * (2 * config.planes if step else 0)  # the first step knows no codes
         self.hidden = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))
         self.depth1 = DepthwiseLayer(weights, f"{name}.depth1", width)
         self.mid1 = weights.layer(f"{name}.mid1", [CEILING] * width, width)
@@ -134,8 +133,13 @@ class SuccessiveCoder:
             found = self.ladder.walk(code.bit_coder, mean.numpy(), scale.numpy(), given)
             values[exists] = torch.from_numpy(found).to(torch.int16)
             out.scatter_(1, channel, values)
-            inputs[:, fixed:] = (out.clamp(-SEEN, SEEN) * CODE_UNIT).to(self.dtype)
+            inputs[:, fixed:] = self._context(out)
         return out.view(height, width, -1)
+
+    def _context(self, codes: Tensor) -> Tensor:
+        """Codes [h*w,n] -> inputs [h*w,2n]: the codes themselves, then their multiples of COARSE."""
+        coarse = (codes + COARSE // 2).div(COARSE, rounding_mode="floor")
+        return (torch.cat([codes, coarse], 1).clamp(-SEEN, SEEN) * CODE_UNIT).to(self.dtype)
 
     def _inputs(self, level: Tensor, place: Tensor) -> tuple[Tensor, int]:
         """Inputs of the steps [h*w,in]: one-hot level, one-hot place in the cell, map features | codes, still zero."""
@@ -144,7 +148,7 @@ class SuccessiveCoder:
         centred = level_input(flat, config.levels, self.dtype)
         maps = self.map_in(patches(torch.stack([centred, torch.full_like(centred, ONE)], 1), shape, 2))
         fixed = config.levels + 4 + config.map_features
-        x = torch.zeros(len(flat), fixed + config.planes, dtype=self.dtype)
+        x = torch.zeros(len(flat), fixed + 2 * config.planes, dtype=self.dtype)
         rows = torch.arange(len(flat))
         x[rows, flat] = ONE
         x[rows, config.levels + place] = ONE

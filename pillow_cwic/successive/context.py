@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..config import SuccessiveConfig
 from ..entropy_networks import clamped_relu, level_input
 from . import order
-from .scale import FIRST_LOG_SCALE, LAST_LOG_SCALE, MEAN_MAX, OUTPUT_BITS, SCALES, SEEN
+from .scale import COARSE, FIRST_LOG_SCALE, LAST_LOG_SCALE, MEAN_MAX, OUTPUT_BITS, SCALES, SEEN
 
 
 def log_scale(output: Tensor) -> Tensor:
@@ -32,13 +32,19 @@ def logistic_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
     return -torch.log2(p.clamp(min=2**-30))
 
 
+def context_input(codes: Tensor) -> Tensor:
+    """Codes [B,n,h,w] -> inputs [B,2n,h,w] in steps of 1/4: the codes themselves, then their multiples of COARSE."""
+    coarse = torch.floor((codes + COARSE // 2) / COARSE)
+    return torch.cat([codes, coarse], 1).clamp(-SEEN, SEEN) / 4
+
+
 class StepNetwork(nn.Module):
     """One quadtree step: what is known at all positions -> mean and scale outputs of every channel."""
 
     def __init__(self, config: SuccessiveConfig) -> None:
         super().__init__()
         width, n = config.context_features, config.planes
-        self.known = nn.Conv2d(n, width, 1)
+        self.known = nn.Conv2d(2 * n, width, 1)
         self.map_out = nn.Conv2d(config.map_features, width, 1, bias=False)
         self.level = nn.Embedding(config.levels, width)
         self.cell = nn.Embedding(4, width)
@@ -64,7 +70,7 @@ class StepNetwork(nn.Module):
             self.out.weight.mul_(0.3)
 
     def forward(self, known: Tensor, maps: Tensor, level: Tensor, place: Tensor, quality_index: Tensor) -> Tensor:
-        """known [B,n,h,w] as inputs, maps [B,m,h,w], level [B,h,w], place [h,w] -> outputs [B,2n,h,w]."""
+        """known [B,2n,h,w] as inputs, maps [B,m,h,w], level [B,h,w], place [h,w] -> outputs [B,2n,h,w]."""
         given = self.level(level) + self.cell(place)  # [B,h,w,width]
         given = (given + self.quality(quality_index)[:, None, None]).permute(0, 3, 1, 2).to(known.dtype)
         h = clamped_relu(self.known(known) + self.map_out(maps) + given)
@@ -95,14 +101,16 @@ class ContextNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """codes [B,n,h,w] integers, level [B,1,h,w], quality_index [B] -> mean, log-scale [B,n,h,w] float32."""
         n = codes.shape[1]
-        x = (codes.clamp(-SEEN, SEEN) / 4).to(dtype)
+        x = context_input(codes).to(dtype)  # [B,2n,h,w]
         known = torch.cat([level_input(level, self.levels), torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
         maps = clamped_relu(self.map_mid(clamped_relu(self.map_in(known))))
         place = order.cell(codes.shape[2], codes.shape[3], codes.device)
         when = self.steps[:, place]  # [n,h,w]
         mean = log_s = torch.zeros((), device=codes.device)
         for k, network in enumerate(self.step):
-            out = network(x * (when < k).to(dtype), maps, level[:, 0].long(), place, quality_index).float()
+            out = network(
+                x * (when < k).to(dtype).repeat(2, 1, 1), maps, level[:, 0].long(), place, quality_index
+            ).float()
             now = when == k
             mean = torch.where(now, out[:, self.output].clamp(-MEAN_MAX, MEAN_MAX), mean)
             log_s = torch.where(now, log_scale(out[:, self.output + n // 4]), log_s)

@@ -1,15 +1,16 @@
 """One integer code as a ladder of binary decisions, each with a probability from an integer table.
 
 Zero? Which sign? More than 1 in magnitude? More than 2? ... This is the paper's binarizer at a ladder of thresholds:
-`sign(y) * sum_j B(|y| - j + 1/2)`, every B a bit of its own. A code past the ladder goes on as an Exp-Golomb code
-with even chances. Knows no networks and no torch.
+`sign(y) * sum_j B(|y| - j + 1/2)`, every B a bit of its own. The ladder stands at the predicted mean, rounded (mostly
+0): a large code that was expected needs no long climb. A code past the ladder goes on as an Exp-Golomb code with even
+chances. Knows no networks and no torch.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..range_coder import BitCoder, Bits
-from .scale import MEAN_MAX, OUTPUT_BITS, TABLE_BITS
+from .scale import OUTPUT_BITS, TABLE_BITS
 
 Integers = NDArray[np.int64]
 
@@ -21,7 +22,7 @@ UNIT = 1 << OUTPUT_BITS  # one step of a code in the units of means
 
 def table_size(ladder: int) -> int:
     """Distances from a threshold to a mean that the table holds, 0 included, in sixteenths."""
-    return (ladder + MEAN_MAX) * UNIT + UNIT // 2 + 1
+    return (ladder + 1) * UNIT + 1
 
 
 class Ladder:
@@ -33,8 +34,10 @@ class Ladder:
 
     def walk(self, coder: BitCoder, mean: Integers, scale: Integers, codes: Integers | None) -> Integers:
         """Code m codes (given: written, None: read): means in sixteenths [m], scale indices [m] -> the codes [m]."""
-        row = scale * self.columns
-        half = UNIT // 2
+        row, half = scale * self.columns, UNIT // 2
+        foot = (mean + half) // UNIT  # where the ladder stands
+        mean = mean - foot * UNIT  # -8..7 sixteenths
+        codes = None if codes is None else codes - foot
         above, below = self._above(row, half - mean), self._above(row, half + mean)  # P(code > 0), P(code < 0)
         one = np.full_like(above, 1 << TABLE_BITS)
         nonzero = _decide(coder, above + below, one, None if codes is None else codes != 0)
@@ -44,7 +47,7 @@ class Ladder:
         size = np.abs(codes[at]) if codes is not None else None
         found = np.zeros(len(mean), np.int64)
         found[at] = sign * self._size(coder, row[at], mean[at] * sign, size)
-        return found
+        return found + foot
 
     def _size(self, coder: BitCoder, row: Integers, mean: Integers, size: Integers | None) -> Integers:
         """Magnitudes 1.. of codes that are not zero, their means turned to the code's side."""

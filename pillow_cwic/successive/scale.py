@@ -5,12 +5,15 @@ OUTPUT_BITS = 4  # fraction bits of both outputs in integers: means come in sixt
 SCALES = 64
 """Scales, log-spaced from e^FIRST_LOG_SCALE to e^LAST_LOG_SCALE; a scale output of 0 is the one with index SCALES/2."""
 
-FIRST_LOG_SCALE, LAST_LOG_SCALE = -3, 4
+FIRST_LOG_SCALE, LAST_LOG_SCALE = -3, 5
 
 SEEN = 15
 """Codes count as at most this much when they are context: a quarter of it fits the integer form's inputs."""
 
-MEAN_MAX = 16
+COARSE = 8
+"""Large codes are seen a second time, in steps of this much, up to SEEN of them."""
+
+MEAN_MAX = 120
 """Largest mean of a code, either way."""
 
 TABLE_BITS = 30  # fraction bits of the distribution table
