@@ -21,7 +21,8 @@ class ResidualBlock(nn.Module):
         self.reduce = nn.Conv2d(channels, half, 1)
         self.conv = nn.Conv2d(half, half, 3, padding=1)
         self.expand = nn.Conv2d(half, channels, 1)
-        nn.init.normal_(self.expand.weight, std=0.02)  # starts near the identity
+        if not self.expand.weight.is_meta:  # there, normal_ would import torch's compiler: two seconds for nothing
+            nn.init.normal_(self.expand.weight, std=0.02)  # starts near the identity
         nn.init.constant_(self.expand.bias, 0.0)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -309,6 +309,17 @@ def test_the_users_thread_count_is_left_alone(data):
         torch.set_num_threads(before)
 
 
+def test_decoding_does_not_import_torchs_compiler(data, fresh_python):
+    """A first decode in a fresh process imports no torch._dynamo: it takes longer than all the rest together."""
+    code = """
+import sys, pillow_cwic
+pillow_cwic.decode(bytes.fromhex(sys.argv[1]), device="cpu")
+assert "torch" in sys.modules
+assert "torch._dynamo" not in sys.modules
+"""
+    fresh_python(code, data.hex())
+
+
 def test_a_forked_child_can_decode(data):
     """After fork() in a process that has run the networks, a child decodes to the same pixels instead of hanging."""
     code = f"""
