@@ -72,7 +72,8 @@ class Encoder(nn.Module):
             nn.Conv2d(c16, side, 3, padding=1), nn.ReLU(), ResidualBlock(side), nn.Conv2d(side, 1, 1)
         )
         self.quality_importance = QualityModulation(1, count)
-        nn.init.normal_(self.importance[-1].weight, std=0.01)  # type: ignore[arg-type]
+        if not self.codes.weight.is_meta:  # there, normal_ would import torch's compiler: two seconds for nothing
+            nn.init.normal_(self.importance[-1].weight, std=0.01)  # type: ignore[arg-type]
         nn.init.constant_(self.importance[-1].bias, OPEN_LOGIT)  # type: ignore[arg-type]
         self.trunk = c16
 
