@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from machines import ENCODE, OPEN, Machine, http_server
 from PIL import Image
 from training_pictures import photographs, write_pieces
 
@@ -102,6 +103,23 @@ def test_pillow_uses_the_model_by_name(exported: Path, tmp_path: Path, monkeypat
     assert psnr(pixels, np.full_like(pixels, pixels.mean().round())) < 15  # what a flat picture would reach
     assert bits_per_pixel((tmp_path / "x.cwic").stat().st_size, 200, 200) < 0.5
     weights.forget()
+
+
+def test_a_trained_model_reaches_another_machine(exported: Path, tmp_path: Path) -> None:
+    """A file made with a model trained here opens where only its manifest's URL is known, later without a network."""
+    Image.fromarray(photographs()["astronaut"][60:260, 160:360]).save(tmp_path / "photo.png")
+    file, pixels = tmp_path / "photo.cwic", tmp_path / "a.png"
+    done = Machine(tmp_path / "a").python(
+        "-c", ENCODE, tmp_path / "photo.png", exported / "mine.safetensors", file, pixels
+    )
+    assert done.returncode == 0, done.stderr
+    with http_server(exported) as url:
+        other = Machine(tmp_path / "b", PILLOW_CWIC_MANIFEST=f"{url}/manifest.json")
+        first = other.python("-c", OPEN, file, tmp_path / "b1.png")
+    second = other.python("-c", OPEN, file, tmp_path / "b2.png")
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    for shown in ("b1.png", "b2.png"):
+        assert np.abs(np.asarray(Image.open(tmp_path / shown)).astype(int) - np.asarray(Image.open(pixels))).max() <= 1
 
 
 def test_export_installs(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
