@@ -140,7 +140,7 @@ def test_a_gpu_decodes_the_same_picture():
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_float64_is_used_where_float32_may_be_inexact(precision):
-    """Permission for reduced precision is enough: whether a processor makes use of it depends on it and on the shapes."""
+    """Permission for reduced precision is enough: whether a processor uses it depends on it and on the shapes."""
     loaded = weights.load(None, torch.device("cpu"))
     assert loaded.entropy.maps.conv1.weight.dtype == torch.float32
     torch.set_float32_matmul_precision(precision)
