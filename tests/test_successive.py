@@ -6,6 +6,9 @@ import hashlib
 import io
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +231,24 @@ def test_probabilities_do_not_depend_on_float_type_or_threads(loaded):
             found.add((writer.sha256.hexdigest(), writer.to_bytes()))
     torch.set_num_threads(threads)
     assert len(found) == 1
+
+
+def fingerprint(path: Path) -> str:
+    """A hash of all probabilities of some codes, in coding order."""
+    codes, level = random_codes(20, 17, 4.0)
+    writer = Hashing()
+    with model.inference():
+        weights.load(path, CPU).entropy.walk(writer, (20, 17), 2, codes, level)
+    return writer.sha256.hexdigest()
+
+
+def test_probabilities_do_not_depend_on_the_processor(path):
+    """Without vector instructions, in another process, every probability is the same."""
+    code = f"import test_successive as t; print(t.fingerprint(t.Path({str(path)!r})))"
+    search = f"{Path(__file__).parent}{os.pathsep}{Path(pillow_cwic.__file__).parents[1]}"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": search}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == fingerprint(path)
 
 
 def test_real_bytes_are_what_training_estimates(loaded):
