@@ -83,7 +83,6 @@ class ContextNetwork(nn.Module):
     """Mean and log-scale of every code in four steps, each from the codes of the steps before."""
 
     steps: Tensor
-    output: Tensor
 
     def __init__(self, config: SuccessiveConfig) -> None:
         super().__init__()
@@ -93,14 +92,11 @@ class ContextNetwork(nn.Module):
         self.map_mid = nn.Conv2d(side, side, 3, padding=1)
         self.step = nn.ModuleList([StepNetwork(config) for _ in range(order.STEPS)])
         self.register_buffer("steps", order.steps(n), persistent=False)  # [n,place]
-        channel = torch.arange(n)
-        self.register_buffer("output", channel % 4 * (n // 2) + channel // 4, persistent=False)  # of a channel's mean
 
     def forward(
         self, codes: Tensor, level: Tensor, quality_index: Tensor, dtype: torch.dtype = torch.float32
     ) -> tuple[Tensor, Tensor]:
         """codes [B,n,h,w] integers, level [B,1,h,w], quality_index [B] -> mean, log-scale [B,n,h,w] float32."""
-        n = codes.shape[1]
         x = context_input(codes).to(dtype)  # [B,2n,h,w]
         known = torch.cat([level_input(level, self.levels), torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
         maps = clamped_relu(self.map_mid(clamped_relu(self.map_in(known))))
@@ -111,7 +107,8 @@ class ContextNetwork(nn.Module):
             out = network(
                 x * (when < k).to(dtype).repeat(2, 1, 1), maps, level[:, 0].long(), place, quality_index
             ).float()
+            out = out.unflatten(1, (4, 2, -1)).permute(2, 0, 3, 1, 4, 5).flatten(2, 3)  # [2,B,n,h,w], channels in order
             now = when == k
-            mean = torch.where(now, out[:, self.output].clamp(-MEAN_MAX, MEAN_MAX), mean)
-            log_s = torch.where(now, log_scale(out[:, self.output + n // 4]), log_s)
+            mean = torch.where(now, out[0].clamp(-MEAN_MAX, MEAN_MAX), mean)
+            log_s = torch.where(now, log_scale(out[1]), log_s)
         return mean, log_s
