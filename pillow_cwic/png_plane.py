@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .errors import FormatError
 
@@ -20,11 +20,13 @@ def decode_plane(data: bytes, size: tuple[int, int], section: str) -> NDArray[np
     """A PNG file -> uint8 [H,W]; FormatError naming the section unless it is grey, 8-bit and of `size` (w, h)."""
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            if image.size != size or image.mode != "L":
-                raise FormatError(
-                    f"section {section}: a PNG of {image.size[0]} x {image.size[1]} pixels in mode {image.mode}, "
-                    f"expected {size[0]} x {size[1]} in mode L"
-                )
-            return np.asarray(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError, EOFError) as error:
+            found, mode = image.size, image.mode
+            plane = np.asarray(image) if (found, mode) == (size, "L") else None
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise FormatError(f"section {section}: not a readable PNG: {error}") from error
+    if plane is None:
+        raise FormatError(
+            f"section {section}: a PNG of {found[0]} x {found[1]} pixels in mode {mode}, "
+            f"expected {size[0]} x {size[1]} in mode L"
+        )
+    return plane

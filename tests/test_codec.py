@@ -252,6 +252,22 @@ def test_a_forged_tile_is_an_error_or_a_picture(cwic_bytes):
     assert refused >= 1
 
 
+def test_a_forged_plane_is_a_named_error():
+    """Alpha that is no PNG, a cut PNG, or one of another size or mode: a FormatError that names ALPH."""
+    a = np.full((20, 30, 4), 90, np.uint8)
+    a[..., 3] = np.arange(600).reshape(20, 30) % 251
+    parsed = container.read(pillow_cwic.encode(a))
+    other = io.BytesIO()
+    Image.new("L", (31, 20)).save(other, "PNG")
+    for alpha, message in (
+        (b"no PNG", "section ALPH: not a readable PNG"),
+        (parsed.alpha[:-60], "section ALPH: not a readable PNG"),
+        (other.getvalue(), "section ALPH: a PNG of 31 x 20 pixels in mode L, expected 30 x 20 in mode L"),
+    ):
+        with pytest.raises(FormatError, match=message):
+            pillow_cwic.decode(container.write(parsed.header, parsed.tiles, alpha))
+
+
 def test_absurd_dimensions_cost_nothing():
     """A 60-byte file that claims 2^24 x 2^24 pixels is refused within 1 s and 100 MB, before any model is loaded."""
     data = bytearray(pillow_cwic.encode(np.zeros((8, 8, 3), np.uint8)))
