@@ -239,16 +239,28 @@ def _region(header: Header, region: tuple[int, int, int, int] | None) -> Box:
     return box
 
 
-def _on_grid(shift: NDArray[np.int16] | None, size: tuple[int, int], pixels: int) -> NDArray[np.int16] | None:
-    """A quality shift per block -> the same at every code position [h,w], of which each covers pixels x pixels."""
+def _on_grid(shift: NDArray[np.int16] | None, size: tuple[int, int], pixels: int) -> NDArray[np.float32] | None:
+    """A quality shift per block -> the shift at every code position, float32 [h,w], each pixels x pixels large.
+
+    Linear between the centres of blocks: a step in quality would show as an edge in the picture.
+    """
     if shift is None:
         return None
-    grid, step = tiling.code_grid(*size, pixels), REGION_BLOCK // pixels
-    return shift.repeat(step, 0).repeat(step, 1)[: grid.height, : grid.width]
+    grid = tiling.code_grid(*size, pixels)
+    down = _interpolated(shift.astype(np.float32), grid.height, pixels)  # [h,columns]
+    return np.ascontiguousarray(_interpolated(down.T, grid.width, pixels).T)  # [h,w]
 
 
-def _quality_shift(parsed: Container, pixels: int = GRID) -> NDArray[np.int16] | None:
-    """What the file adds to its quality index at every code position, int16 [h,w]."""
+def _interpolated(blocks: NDArray[np.float32], count: int, pixels: int) -> NDArray[np.float32]:
+    """blocks [m,k], one row per REGION_BLOCK pixels -> [count,k], one row per `pixels`."""
+    at = ((np.arange(count, dtype=np.float32) + 0.5) * (pixels / REGION_BLOCK) - 0.5).clip(0, len(blocks) - 1)
+    first = at.astype(np.int64)
+    weight = (at - first)[:, None]
+    return blocks[first] * (1 - weight) + blocks[np.minimum(first + 1, len(blocks) - 1)] * weight
+
+
+def _quality_shift(parsed: Container, pixels: int = GRID) -> NDArray[np.float32] | None:
+    """What the file adds to its quality index at every code position, float32 [h,w]."""
     if parsed.quality_map is None:
         return None
     width, height = parsed.header.size

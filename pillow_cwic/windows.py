@@ -14,7 +14,7 @@ from .model import Model, inference
 from .tiling import Box, code_grid, covering, windows
 
 Pixels = NDArray[np.uint8]
-QualityShift = NDArray[np.int16]
+QualityShift = NDArray[np.float32]
 
 CACHED_PIXELS = 1 << 25
 """Pixels up to which features are kept between qualities: 512 MB at 256 channels and 1/8 resolution."""
@@ -73,7 +73,7 @@ def quality_at(model: Model, quality_index: int, shift: QualityShift | None, win
     """The networks' quality input in a window: [1], or [1,h,w] where the picture has regions."""
     if shift is None:
         return torch.tensor([quality_index], device=model.device)
-    index = torch.from_numpy(shift[window.slices].astype(np.int64)) + quality_index
+    index = torch.from_numpy(shift[window.slices]) + quality_index
     return index.clamp(0, model.config.quality_count - 1)[None].to(model.device)
 
 

@@ -80,13 +80,15 @@ class File:
         """What the sections of one type hold."""
         return [payload for found, payload in self.sections if found == kind]
 
-    def qualities(self) -> Integers:
+    def qualities(self) -> Floats:
         """Section 4, "Quality of regions": the quality index at each code position [h,w]."""
-        everywhere = np.full(self.level.shape, self.header.quality_index)
+        everywhere = np.full(self.level.shape, float(self.header.quality_index))
         for png in self.payloads("QMAP"):
-            rows, columns = np.indices(self.level.shape) // 4
-            shifted = everywhere + np.asarray(Image.open(io.BytesIO(png))).astype(np.int64)[rows, columns] - 128
-            return np.clip(shifted, 0, self.model.config["quality_count"] - 1)
+            blocks = np.asarray(Image.open(io.BytesIO(png))).astype(np.float64)
+            rows, columns = (np.arange(side) / 4 - 0.375 for side in self.level.shape)
+            down = np.stack([np.interp(rows, np.arange(len(blocks)), column) for column in blocks.T], 1)
+            shift = np.stack([np.interp(columns, np.arange(blocks.shape[1]), row) for row in down]) - 128
+            return np.clip(everywhere + shift, 0, self.model.config["quality_count"] - 1)
         return everywhere
 
     def pixels(self) -> Integers:

@@ -1,5 +1,6 @@
 """Golden files pin format version 1 and the shipped model: what was written once is read, and written, for ever."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -63,5 +64,8 @@ def test_the_golden_region_file_carries_its_quality_map():
     shift = codec._quality_shift(parsed)
     assert shift is not None
     assert shift.shape == (16, 24)
-    assert (shift[4:12, 8:16] == 32).all()
-    assert (shift[:4] == -16).all()
+    blocks = np.asarray(Image.open(io.BytesIO(parsed.quality_map))).astype(int) - 128
+    assert blocks.tolist() == [[-16] * 6, [-16, -16, 32, 32, -16, -16], [-16, -16, 32, 32, -16, -16], [-16] * 6]
+    assert (shift[:, :6] == -16).all()
+    assert (shift[6:10, 10:14] == 32).all()
+    assert shift[7, 6:10].tolist() == [-10, 2, 14, 26]  # linear between the centres of two blocks
