@@ -133,7 +133,7 @@ class Decoder:
             x = x + self.convolution(f"{name}.{i}.expand", h)
         return x
 
-    def modulation(self, name: str, x: Floats, quality: Integers) -> Floats:
+    def modulation(self, name: str, x: Floats, quality: Floats) -> Floats:
         """Section 7, "Terms": scale and shift by the quality index [rows,columns]."""
         t = quality / max(1, self.config["quality_count"] - 1) * 2 - 1
         h = self._dense(f"{name}.hidden", np.stack([t, t**2, t**3]))
@@ -144,7 +144,7 @@ class Decoder:
     def _dense(self, name: str, x: Floats) -> Floats:
         return np.tensordot(self.tensors[f"{name}.weight"], x, 1) + self.tensors[f"{name}.bias"][:, None, None]
 
-    def picture(self, codes: Integers, quality: Integers) -> Floats:
+    def picture(self, codes: Integers, quality: Floats) -> Floats:
         """Section 7, "Layers": codes [rows,columns,n] -> red, green, blue [3,8*rows,8*columns], nominally 0 to 1."""
         x = self.convolution("stem", codes.transpose(2, 0, 1).astype(np.float64))
         a = self.modulation("quality_in", x, quality)
