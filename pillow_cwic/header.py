@@ -13,7 +13,7 @@ from .sections import FRAME_BYTES, SIGNATURE, Section, Source, read_payload, rea
 
 VERSION = 1
 MAX_SIDE = 2**24  # pixels
-MAX_TILES = 2**18
+MAX_TILES = 2**16
 MAX_QUALITY_INDEX = 63
 
 _HEAD = struct.Struct(">BBBBII8s")  # version, flags, quality index, log2 of the tile size, width, height, model id

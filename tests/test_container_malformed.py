@@ -34,10 +34,10 @@ MALFORMED = {
     "height_0": (file(head(height=0), TWO), "height must be an integer in 1..16777216, found 0"),
     "width_huge": (file(head(width=2**24 + 1), TWO), "width must be an integer in 1..16777216, found 16777217"),
     "height_huge": (file(head(height=2**32 - 1), TWO), "height must be an integer in 1..16777216, found 4294967295"),
-    "too_many_tiles": (file(head(width=2**24, height=65), TWO), "make 524288 tiles of 64; expected at most 262144"),
+    "too_many_tiles": (file(head(width=2**24, height=65), TWO), "make 524288 tiles of 64; expected at most 65536"),
     "no_room_for_tiles": (
-        file(head(width=2**24), TWO),
-        "in 262144 tiles take 3145728 bytes or more, the file has only 36 left",
+        file(head(width=2**22), TWO),
+        "in 65536 tiles take 786432 bytes or more, the file has only 36 left",
     ),
     "type_not_letters": (file(head(), section(b"cMN7", b"x"), TWO), "section at offset 40: its type is 63 4d 4e 37"),
     "type_not_ascii": (file(head(), section(b"\xe9MNT", b"x"), TWO), "section at offset 40: its type is e9 4d 4e 54"),
