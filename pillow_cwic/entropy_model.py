@@ -19,6 +19,7 @@ from .integer_layer import CEILING, LEVEL_UNIT, LOGIT_MAX, ONE, TO_LOGIT, Intege
 from .neighbourhood import gather, inner, patches, quincunx_steps, windows
 from .range_coder import BitCoder, Probabilities, RangeReader, RangeWriter
 from .successive.coder import SuccessiveCoder
+from .workers import beside
 
 STAGES = (4, 2, 1)  # grid spacings at which the importance map is filled in, after the coarsest of 8
 STAGE_ROWS = 7  # rows of the map's first bias: two for each spacing; the last is not used
@@ -256,9 +257,15 @@ class EntropyModel:
 
     def encode(self, codes: Tensor, level: Tensor, quality_index: int) -> bytes:
         """codes [h,w,n] (int8 in {-1,0,1}; successive: int16), level [h,w] -> the tile's stream."""
-        writer = RangeWriter()
-        self.walk(writer, (level.shape[0], level.shape[1]), quality_index, codes, level)
-        return writer.to_bytes()
+        first, second, q = RangeWriter(), RangeWriter(), level.long()
+        shape = (level.shape[0], level.shape[1])
+        # The writer knows the map already: both walks at once, where the reader must take one after the other.
+        finish_map = beside(lambda: self.maps.walk(LogitCoder(first, self.probability), shape, quality_index, q))
+        flat = codes.reshape(-1, self.config.planes)
+        self.planes.walk(LogitCoder(second, self.probability), q, quality_index, flat)
+        finish_map()
+        first.append(second)
+        return first.to_bytes()
 
     def decode(self, stream: bytes, shape: tuple[int, int], quality_index: int) -> tuple[Tensor, Tensor]:
         """A tile's stream -> codes [h,w,n] as in `encode`, level uint8 [h,w]; FormatError where no encoder wrote it."""

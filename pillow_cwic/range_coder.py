@@ -44,6 +44,11 @@ class RangeWriter:
         self._probability.append(probability)
         return bits
 
+    def append(self, later: "RangeWriter") -> None:
+        """Queue what another writer has queued behind what this one has."""
+        self._bits += later._bits
+        self._probability += later._probability
+
     def to_bytes(self) -> bytes:
         """The stream so far; its length is a multiple of 4 bytes (0 for no bits)."""
         if not self._bits:

@@ -72,6 +72,20 @@ def map_one_thread(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     return list(_pool().map(call, items))
 
 
+def beside(function: Callable[[], R]) -> Callable[[], R]:
+    """Start `function` on a worker, if one is free; the returned call gives its result, or else does the work here.
+
+    So a worker may use it, too, without waiting for workers that wait for it.
+    """
+
+    def call() -> R:
+        with torch.inference_mode():
+            return function()
+
+    future = _pool().submit(call)
+    return lambda: call() if future.cancel() else future.result()
+
+
 def _after_fork_in_child() -> None:
     global _executor, _lock
     _executor, _lock = None, threading.Lock()  # the parent's threads do not exist here
