@@ -24,9 +24,8 @@ def mask(p: Tensor, first_level: Sequence[int] | Tensor, levels: int) -> Tensor:
     Plane k is kept where the quantized level reaches `first_level[k]`. Backward, the step is replaced by a ramp
     `RAMP_LEVELS` wide around it: the paper's proxy for the mask, wide enough to reach neighbouring levels.
     """
-    on = torch.as_tensor(first_level, device=p.device, dtype=p.dtype)[
-        None, :, None, None
-    ]  # a CUDA graph needs a tensor
+    # first_level is a tensor where a CUDA graph is captured: no copy from the host.
+    on = torch.as_tensor(first_level, device=p.device, dtype=p.dtype)[None, :, None, None]
     hard = (quantize(p, levels) >= on).to(p.dtype)  # [B,n,h,w]
     ramp = ((p * levels - on) / RAMP_LEVELS + 0.5).clamp(0, 1)
     return ramp + (hard - ramp).detach()

@@ -3,7 +3,7 @@
 Numbers are integers held in a float tensor: activations in units of 2^-5, weights in units of 2^-8, sums in units of
 2^-13. Float addition and multiplication of integers are exact, in any order, with or without fused multiply-add, on
 any device, while every partial sum stays below 2^24 in magnitude. `Layer` refuses weights for which that is not
-certain. What must not happen is a reduced-precision product: see `EntropyModel` for who guards against it.
+certain. What must not happen is a reduced-precision product: `Model.entropy` guards against it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,12 +1,11 @@
 """A trained joint codec -> a weights file that the codec loads."""
 
-import hashlib
 import os
 from pathlib import Path
 
 import torch
 
-from .. import model
+from .. import cache, model
 from .families import AnyCodec, entropy_tensors
 
 
@@ -17,6 +16,6 @@ def export_weights(joint: AnyCodec, path: str | os.PathLike[str]) -> str:
     """
     networks = {n: t for n, t in joint.state_dict().items() if n.startswith(("encoder.", "decoder."))}
     model.save(path, joint.config, networks, entropy_tensors(joint))
-    sha256 = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    sha256 = cache.hash_file(Path(path))
     model.load(path, torch.device("cpu"), id=sha256[:16])
     return sha256

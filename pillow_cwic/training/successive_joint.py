@@ -37,9 +37,7 @@ class SuccessiveCodec(nn.Module):
         kept = mask(opened, self.first_level, config.levels)
         codes = successive(y)
         picture = self.decoder(codes * kept, quality_index)
-        level = (
-            quantize(opened, config.levels).detach().nan_to_num()
-        )  # as an index NaN would be fatal, not just skipped
+        level = quantize(opened, config.levels).detach().nan_to_num()  # a NaN as an index would be fatal
         # Noise in place of rounding: the rate is differentiable in y. Without training it is the true one.
         noisy = y + torch.rand_like(y) - 0.5 if self.training else codes
         seen = (noisy, codes, kept, p)
