@@ -1,7 +1,7 @@
 """Entropy decoding of .cwic files, written from docs/format.md alone: the weights file, the range coder, one tile.
 
-Sections 5, 6 and 8; each docstring names the section it follows. Imports nothing from the package. The rest of this
-decoder is in `independent_decoder`.
+Sections 5, 6 and 8, what both families share; each docstring names the section it follows. Imports nothing from the
+package. The codes of a tile are read in `independent_planes` (one-bit family) and `independent_successive`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ class Model:
         length = struct.unpack("<Q", data[:8])[0]  # safetensors: header length, JSON header, tensors
         header = json.loads(data[8 : 8 + length])
         self.config = json.loads(header.pop("__metadata__")["pillow-cwic model 1"])
+        self.successive = self.config.get("family") == "successive"
+        self.side = 16 if self.successive else 8  # pixels of a code position, `G` of section 5
         self.id = hashlib.sha256(data).hexdigest()[:16]
         types = {"F16": "<f2", "I16": "<i2", "I32": "<i4", "U16": "<u2"}
         self.tensors = {}
@@ -37,14 +39,17 @@ class Model:
             self.tensors[name] = np.frombuffer(data[start:end], types[entry["dtype"]]).reshape(entry["shape"])
 
     def layer(self, name: str, inputs: Integers, row: tuple[int, ...] = ()) -> Integers:
-        """Section 5, "Integer layers": inputs [m,in] -> activations or logits [m,out]; `row` picks the bias vector.
+        """Section 5, "Integer layers": inputs [m,in] -> activations, logits or predictions [m,out].
 
-        The product runs in float64, which is exact: sums stay below 2^24.
+        `row` picks the bias vector. The product runs in float64, which is exact: sums stay below 2^24.
         """
         weight, bias = self.tensors[f"entropy.{name}.weight"], self.tensors[f"entropy.{name}.bias"][row]
         total = (inputs.astype(np.float64) @ weight.astype(np.float64)).astype(np.int64) + bias
-        if name.endswith(".out"):
+        last = name.rpartition(".")[2]
+        if last == "out":
             return np.clip((total + 256) >> 9, -128, 128)
+        if last.startswith("out"):
+            return np.clip((total + 256) >> 9, -1920, 1920)
         return np.clip((total + 128) >> 8, 0, 127)
 
 
@@ -127,7 +132,7 @@ class RangeEncoder:
 
 
 class Bit(NamedTuple):
-    """One decoded bit and the coder's state after it."""
+    """One bit decoded by its logit, and the coder's state after it."""
 
     place: tuple[int, int, int]  # row, column, and node of the tree or plane
     logit: int
@@ -138,13 +143,23 @@ class Bit(NamedTuple):
     range: int
 
 
+class Decision(NamedTuple):
+    """One bit of the ladder, and the coder's state after it (section 5, "The ladder")."""
+
+    place: tuple[int, int, int]  # row, column, channel
+    question: str
+    part: int
+    whole: int
+    k: int
+    bit: int
+    lower: int
+    range: int
+
+
 def square(reach: int) -> list[tuple[int, int]]:
     """The neighbours (dy, dx) of a 3x3 or 5x5 layer in their order (section 5)."""
     steps = range(-reach, reach + 1)
     return [(dy, dx) for dy in steps for dx in steps]
-
-
-QUINCUNX = [(dy, dx) for dy, dx in square(2) if (dy + dx) % 2]  # the 12 neighbours of section 5, "The code planes"
 
 
 def neighbours(grid: Integers, at: Positions, steps: list[tuple[int, int]]) -> Integers:
@@ -166,7 +181,7 @@ class Tile:
         self.model, self.quality_index, self.payload = model, quality_index, payload
         self.levels, self.planes = len(model.config["kept_planes"]), model.config["kept_planes"][-1]
         self.probability = model.tensors["entropy.probability"].tolist()
-        self.coder, self.bits = RangeDecoder(payload), list[Bit]()
+        self.coder, self.bits = RangeDecoder(payload), list[Bit | Decision]()
         self.level = np.zeros(shape, np.int64)
         self.codes = np.zeros((*shape, self.planes), np.int64)
         self._read_levels()
@@ -210,43 +225,16 @@ class Tile:
         # A leaf of the tree is the bits as a binary number, plus the number of inner nodes.
         self.level[::spacing, ::spacing][at] = np.array(node, np.int64) - (self.levels - 1)
 
-    def _read_codes(self) -> None:
-        """Section 5, "The code planes": the map features, then group after group, even positions before odd ones."""
-        shape, config = self.level.shape, self.model.config
+    def _map_features(self) -> Integers:
+        """Section 5, "The map features" [h,w,map_features]."""
+        shape = self.level.shape
         x = np.stack([8 * (self.level - self.levels // 2), np.full(shape, ONE)], -1)
         h = self.model.layer("planes.map_in", neighbours(x, everywhere(shape), square(2))).reshape(*shape, -1)
-        h = self.model.layer("planes.map_mid", neighbours(h, everywhere(shape), square(1)))
-        self.map_features = h.reshape(*shape, -1)
-        self.features = np.zeros((*shape, config["plane_groups"] * config["group_features"]), np.int64)
-        self.kept = np.array(config["kept_planes"])[self.level]
-        for group in range(config["plane_groups"]):
-            for odd in (0, 1):
-                self._read_half(group, odd)
+        return self.model.layer("planes.map_mid", neighbours(h, everywhere(shape), square(1))).reshape(*shape, -1)
 
-    def _read_half(self, group: int, odd: int) -> None:
-        """The codes of one group of planes at the even or the odd positions."""
-        m, width = self.planes // self.model.config["plane_groups"], self.model.config["group_features"]
-        start, done = group * m, (group + 1) * width
-        y, x = everywhere(self.level.shape)
-        active = ((y + x) % 2 == odd) & (self.kept[y, x] > start)
-        y, x = y[active], x[active]
-        order = np.argsort(-self.kept[y, x], kind="stable")
-        y, x = y[order], x[order]
-        codes = ONE * self.codes
-        inputs = [
-            neighbours(codes[:, :, start : start + m], (y, x), QUINCUNX) * odd,
-            ONE * np.eye(self.levels, dtype=np.int64)[self.level[y, x]],
-            self.map_features[y, x],
-            *(neighbours(codes[:, :, k : k + m], (y, x), square(1)) for k in range(0, start, m)),
-        ]
-        name, layer = f"planes.{group}", self.model.layer
-        self.features[y, x, done - width : done] = layer(
-            f"{name}.hidden", np.concatenate(inputs, 1), (self.quality_index,)
-        )
-        logits = layer(f"{name}.out", layer(f"{name}.mid", self.features[y, x, :done]))
-        for i, j, row in zip(y.tolist(), x.tolist(), logits.tolist(), strict=True):
-            for plane in range(start, min(start + m, int(self.kept[i, j]))):
-                self.codes[i, j, plane] = 1 if self._bit((i, j, plane), row[plane - start]) else -1
+    def _read_codes(self) -> None:
+        """Section 5, the family's own part; fills `codes`."""
+        raise NotImplementedError
 
     def rewritten(self) -> bytes:
         """The payload that a writer makes of the bits read."""

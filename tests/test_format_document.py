@@ -1,4 +1,7 @@
-"""docs/format.md is enough: a decoder written from it alone reads the golden files, and its test vectors are true."""
+"""docs/format.md is enough: a decoder written from it alone reads the golden files, and its test vectors are true.
+
+The one-bit family's files and vectors; those of the other family are in `test_format_successive`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from both_decoders import agree
 from independent_decoder import File
 from independent_entropy import Bit, Model, RangeDecoder, Tile
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic import codec, container, tiling, weights
+from pillow_cwic import codec, weights
 
 HERE = Path(__file__).parent
 GOLDEN = sorted((HERE / "golden").glob("*.cwic"))
@@ -46,35 +49,11 @@ def decode(model: Model) -> Decode:
     return once
 
 
-def the_projects(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """Levels [h,w] and codes [h,w,n] of a file as the package decodes them."""
-    parsed, loaded = container.read(data), weights.load(None, torch.device("cpu"))
-    grid = tiling.code_grid(*parsed.header.size)
-    level = np.zeros((grid.height, grid.width), np.int64)
-    codes = np.zeros((grid.height, grid.width, loaded.config.planes), np.int64)
-    for stream, box in zip(parsed.tiles, tiling.tiles(*parsed.header.size, parsed.header.tile_size), strict=True):
-        found = loaded.entropy.decode(stream, (box.height, box.width), parsed.header.quality_index)
-        codes[box.slices], level[box.slices] = (part.numpy() for part in found)
-    return level, codes
-
-
-def agree(file: File, data: bytes, picture: np.ndarray) -> None:
-    """Both decoders find the same levels and codes, and pixels within 1 of 255; alpha exactly."""
-    level, codes = the_projects(data)
-    assert np.array_equal(file.level, level)
-    assert np.array_equal(file.codes, codes)
-    pixels, expected = file.pixels(), picture.astype(int).reshape(*picture.shape[:2], -1)
-    assert pixels.shape == expected.shape
-    assert np.abs(pixels - expected).max() <= 1
-    if file.header.flags & 2:
-        assert np.array_equal(pixels[:, :, -1], expected[:, :, -1])
-
-
 def test_the_independent_decoder_is_independent(fresh_python):
     """It imports neither the package nor torch nor constriction."""
     code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import independent_decoder; print(*sys.modules)"
     loaded = {name.partition(".")[0] for name in fresh_python(code).split()}
-    assert "independent_entropy" in loaded
+    assert {"independent_entropy", "independent_planes", "independent_successive", "independent_network"} <= loaded
     assert loaded.isdisjoint({"pillow_cwic", "torch", "constriction", "safetensors"})
 
 

@@ -1,4 +1,7 @@
-"""Golden files pin format version 1 and the shipped model: what was written once is read, and written, for ever."""
+"""Golden files pin format version 1 and the shipped model: what was written once is read, and written, for ever.
+
+The files in `golden/successive` pin the successive family in the same way, with a tiny model that lies beside them.
+"""
 
 import io
 from pathlib import Path
@@ -11,18 +14,41 @@ from PIL import Image
 import pillow_cwic
 from pillow_cwic import codec, container, tiling, weights, workers
 
-GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.cwic"))
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN = sorted(FOLDER.glob("*.cwic"))
+SUCCESSIVE = sorted((FOLDER / "successive").glob("*.cwic"))
+BOTH = [pytest.param(path, id="/".join(path.relative_to(FOLDER).with_suffix("").parts)) for path in GOLDEN + SUCCESSIVE]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny() -> None:
+    """The successive family's files have a weights file of their own beside them."""
+    weights.load(FOLDER / "successive" / "tiny.safetensors", torch.device("cpu"))
 
 
 def test_the_golden_files_are_there_and_small():
-    """Eight files, every mode among them, less than 100 kB with their pictures."""
+    """Eight files of the default model, every mode among them, less than 100 kB."""
     headers = [container.read_header(path) for path in GOLDEN]
     assert {header.mode for header in headers} == {"L", "LA", "RGB", "RGBA"}
+    assert {header.model_id for header in headers} == {weights.find(None).id}
     assert len(GOLDEN) == 8
     assert sum(path.stat().st_size for path in GOLDEN) < 100_000
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_the_golden_files_of_the_successive_family_are_there_and_small():
+    """Four files of a model of their own, less than 200 kB with it and their pictures."""
+    headers = [container.read_header(path) for path in SUCCESSIVE]
+    assert [(header.mode, header.regions) for header in headers] == [
+        ("LA", False),
+        ("RGB", False),
+        ("RGB", True),
+        ("RGB", False),
+    ]
+    assert {header.model_id for header in headers} == {weights.find(FOLDER / "successive" / "tiny.safetensors").id}
+    assert sum(path.stat().st_size for path in (FOLDER / "successive").iterdir()) < 200_000
+
+
+@pytest.mark.parametrize("path", BOTH)
 def test_a_golden_file_decodes_to_its_picture(path):
     """Pixels are within 1 of 255 of those decoded when the file was made; alpha is exact."""
     pixels = pillow_cwic.decode(path.read_bytes()).astype(int)
@@ -33,13 +59,13 @@ def test_a_golden_file_decodes_to_its_picture(path):
         assert np.array_equal(pixels[:, :, -1], stored[:, :, -1])
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", BOTH)
 def test_decoded_codes_are_coded_to_the_same_bytes(path):
     """Entropy coder and container reproduce the file byte for byte from its own codes, levels and metadata."""
     data = path.read_bytes()
     parsed = container.read(data)
-    header, model = parsed.header, weights.load(None, torch.device("cpu"))
-    boxes = tiling.tiles(*header.size, header.tile_size)
+    header, model = parsed.header, weights.load(parsed.header.model_id, torch.device("cpu"))
+    boxes = tiling.tiles(*header.size, header.tile_size, model.config.grid)
 
     def again(job):
         stream, box = job
@@ -52,14 +78,14 @@ def test_decoded_codes_are_coded_to_the_same_bytes(path):
 
 def test_golden_metadata_is_kept_byte_for_byte():
     """ICC profile, EXIF, XMP, resolution and comment come back as they were given."""
-    path = Path(__file__).parent / "golden" / "metadata.cwic"
+    path = FOLDER / "metadata.cwic"
     found = container.read(path.read_bytes()).metadata
     assert found == container.Metadata(b"icc", b"Exif\0\0MM", b"<x/>", (300.0, 299.5), b"hej")
 
 
 def test_the_golden_region_file_carries_its_quality_map():
     """A file made with `importance` says in QMAP how far each block's quality is from the header's."""
-    path = Path(__file__).parent / "golden" / "region.cwic"
+    path = FOLDER / "region.cwic"
     parsed = container.read(path.read_bytes())
     shift = codec._quality_shift(parsed)
     assert shift is not None

@@ -1,21 +1,45 @@
 """Write the golden files of the tests: run once per format version and model, never to make a failing test pass.
 
 python training/make_golden.py tests/golden
+
+Files of the default model go there, those of the successive family into `successive`, beside the weights file of a tiny
+model of that family. That one is made where it is missing; it is not trained, but its codes, levels and predictions
+take many values, past the ladder and past what counts as context.
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 import pillow_cwic
+from pillow_cwic.config import SuccessiveConfig
 from pillow_cwic.demo import SHIPPED
+from pillow_cwic.training.export import export_weights
+from pillow_cwic.training.successive_joint import SuccessiveCodec
+
+Pictures = dict[str, tuple[np.ndarray, dict[str, object]]]
+
+TINY = SuccessiveConfig(
+    kept_planes=(0, 2, 6, 12),
+    quality_count=8,
+    quarter_channels=6,
+    eighth_channels=8,
+    sixteenth_channels=10,
+    encoder_blocks=(1, 1, 1),
+    decoder_blocks=(2, 1, 1),
+    importance_channels=4,
+    context_features=12,
+    map_features=6,
+    map_channels=6,
+    ladder=3,
+)
 
 
-def golden_pictures() -> dict[str, tuple[np.ndarray, dict[str, object]]]:
+def golden_pictures(photo: np.ndarray) -> Pictures:
     """Name -> pixels and options: every mode, odd sizes, several qualities, metadata, regions."""
-    photo = np.asarray(Image.open(SHIPPED).convert("RGB"))
     face, patch = photo[40:168, 150:342], photo[200:273, 60:161]
     alpha = np.tile(np.arange(101, dtype=np.uint8) * 2, (73, 1))
     importance = np.full(face.shape[:2], 64, np.uint8)
@@ -35,10 +59,52 @@ def golden_pictures() -> dict[str, tuple[np.ndarray, dict[str, object]]]:
     }
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, (pixels, options) in golden_pictures().items():
-        data = pillow_cwic.encode(pixels, device="cpu", **options)
+def successive_pictures(photo: np.ndarray) -> Pictures:
+    """The same of the successive family, fewer and smaller: noise is all that its tiny model decodes to."""
+    patch = photo[60:125, 200:281]
+    alpha = np.tile(np.arange(81, dtype=np.uint8) * 3, (65, 1))
+    importance = np.tile(np.arange(81, dtype=np.uint8) * 3, (65, 1))
+    return {
+        "one-pixel": (photo[:1, :1], {}),
+        "rgb": (patch, {"quality": 1.0}),
+        "grey-alpha": (np.dstack([patch[:, :, 1], alpha]), {"quality": 0.3}),
+        "region": (patch, {"quality": 0.5, "importance": importance}),
+    }
+
+
+def write_tiny(path: Path) -> None:
+    """The weights file of the tiny successive model."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(1)
+        codec = SuccessiveCodec(TINY).eval()
+        for name, parameter in codec.named_parameters():
+            if not name.startswith("encoder."):
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+        for step in codec.planes.step:
+            step.out.weight.mul_(6.0)
+        for gain in (codec.encoder.gain, codec.decoder.gain):
+            gain.coefficients[0, :3] += torch.tensor([3.0, 2.0, 1.0])  # large codes in the channels that most keep
+        last = codec.encoder.importance[-1]
+        last.weight.mul_(3000.0)  # levels that differ from place to place
+        last.bias.fill_(1.5)
+        export_weights(codec, path)
+
+
+def write(folder: Path, pictures: Pictures, model: Path | None) -> None:
+    """Encode the pictures, and keep beside each what it decodes to."""
+    for name, (pixels, options) in pictures.items():
+        data = pillow_cwic.encode(pixels, device="cpu", model=model, **options)
         (folder / f"{name}.cwic").write_bytes(data)
         Image.fromarray(pillow_cwic.decode(data, device="cpu")).save(folder / f"{name}.png")
+
+
+if __name__ == "__main__":
+    default = Path(sys.argv[1])
+    successive = default / "successive"
+    successive.mkdir(parents=True, exist_ok=True)
+    tiny = successive / "tiny.safetensors"
+    if not tiny.exists():
+        write_tiny(tiny)
+    photo = np.asarray(Image.open(SHIPPED).convert("RGB"))
+    write(default, golden_pictures(photo), None)
+    write(successive, successive_pictures(photo), tiny)
