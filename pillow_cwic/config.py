@@ -157,8 +157,8 @@ class SuccessiveConfig(_Levels):
         if any(width % 2 for width in widths):
             raise ValueError("channel counts must be even: residual blocks halve them")
         for name, counts in (("encoder_blocks", self.encoder_blocks), ("decoder_blocks", self.decoder_blocks)):
-            if len(counts) != 3:
-                raise ValueError(f"{name} has three counts, at 1/4, 1/8 and 1/16; found {counts}")
+            if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
+                raise ValueError(f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; found {counts}")
         if not 1 <= self.ladder <= 63:
             raise ValueError(f"ladder must be 1..63, found {self.ladder}")
 

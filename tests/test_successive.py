@@ -366,6 +366,14 @@ def test_halos_are_the_receptive_fields(blocks):
     assert max(reach(part, 12) for part in parts) == config.encoder_halo
 
 
+@pytest.mark.parametrize("blocks", [[1.5, 1, 1], [-1, 1, 1], [True, 1, 1], [1, 1], "abc"])
+def test_block_counts_are_whole_numbers(blocks):
+    """Block counts that cannot be built are refused by name when the configuration is read."""
+    for name in ("encoder_blocks", "decoder_blocks"):
+        with pytest.raises(ValueError, match=f"{name} must be three whole numbers"):
+            read_config(json.loads(CONFIG.to_json()) | {name: blocks})
+
+
 # Through the whole codec
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from training_pictures import write_pieces
 
 import pillow_cwic
@@ -243,6 +243,36 @@ def test_steps_that_are_not_finite_change_nothing() -> None:
     source.crops = torch.rand(2, 3, 64, 64)
     step()
     assert not any(torch.equal(a, b) for a, b in zip(before, step.joint.parameters(), strict=True))
+
+
+def test_start_from_weights(run: Train, tmp_path: Path) -> None:
+    """A run that starts from another's weights begins where that ended, leaves out what does not fit, and says so."""
+    run(tmp_path / "a", steps=12)
+    given = load_file(tmp_path / "a" / "weights.safetensors")
+    given["encoder.stem.bias"] = torch.zeros(3)  # another shape
+    given["something.else"] = torch.zeros(3)
+    start = tmp_path / "start.safetensors"
+    save_file(given, start)
+    run(tmp_path / "b", steps=12, stop_after=1e-9, initial=start)  # one step, warming up
+    begun = load_file(tmp_path / "b" / "weights.safetensors")
+    fitting = [name for name in begun if name != "encoder.stem.bias"]
+    assert all(torch.allclose(begun[name], given[name], atol=2e-3) for name in fitting)
+    facts = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert facts["started_from"].startswith(f"{len(begun) - 1} of {len(begun)} tensors from start.safetensors")
+    run(tmp_path / "b", steps=12, resume=True, initial=start)  # goes on from the checkpoint, not from there again
+    assert json.loads((tmp_path / "b" / "run.json").read_text())["started_from"] == facts["started_from"]
+
+
+def test_start_from_nothing_that_fits(run: Train, tmp_path: Path) -> None:
+    """Weights of which nothing fits, or no weights at all, are an error that says so; the run folder stays usable."""
+    other = tmp_path / "other.safetensors"
+    save_file({"something.else": torch.zeros(3)}, other)
+    with pytest.raises(ValueError, match="no tensor with the name and shape"):
+        run(tmp_path / "a", initial=other)
+    other.write_bytes(b"not safetensors")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        run(tmp_path / "a", initial=other)
+    run(tmp_path / "a", steps=1)
 
 
 def test_frozen_parts_keep_their_weights() -> None:

@@ -3,7 +3,7 @@
 Zero? Which sign? More than 1 in magnitude? More than 2? ... This is the paper's binarizer at a ladder of thresholds:
 `sign(y) * sum_j B(|y| - j + 1/2)`, every B a bit of its own. The ladder stands at the predicted mean, rounded (mostly
 0): a large code that was expected needs no long climb. A code past the ladder goes on as an Exp-Golomb code with even
-chances. Knows no networks and no torch.
+chances. docs/format.md, section 5, has it in words. Knows no networks and no torch.
 """
 
 import numpy as np
@@ -66,9 +66,9 @@ class Ladder:
         return found
 
     def _above(self, row: Integers, distance: Integers) -> Integers:
-        """P(x > mean + distance/16) in units of 2^-30."""
-        tail = self.table[row + np.abs(distance)]
-        return np.where(distance >= 0, tail, (1 << TABLE_BITS) - tail)
+        """P(x > mean + distance/16) in units of 2^-30, distance from 0 up: the ladder stands at the rounded mean."""
+        tail: Integers = self.table[row + distance]
+        return tail
 
 
 def _decide(coder: BitCoder, part: Integers, whole: Integers, bits: NDArray[np.bool_] | None) -> NDArray[np.bool_]:

@@ -39,6 +39,7 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument("--steps", type=int, help="a budget in steps instead: reproducible, but of unknown duration")
     train.add_argument("--stop-after", type=float, metavar="M", help="stop this session cleanly after M minutes")
     train.add_argument("--resume", action="store_true", help="continue the run in RUN")
+    train.add_argument("--from", type=Path, dest="initial", metavar="WEIGHTS", help="start from these weights")
     train.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
     train.add_argument("--part-mib", type=float, default=0.0, metavar="N", help="cut checkpoints into parts of N MiB")
     train.add_argument("--jobs", type=int, help="processes that decode pictures; default: one per processor")

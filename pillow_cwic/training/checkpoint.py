@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -61,6 +62,28 @@ def load(folder: Path, step: Step) -> tuple[Progress, dict[str, Any]]:
         group["lr"] = rate  # the one that the schedule sets
     step.sums.copy_(state["sums"])
     return Progress(**state["progress"]), state["extra"]
+
+
+def start_from(weights: Path, step: Step) -> str:
+    """Copy what fits by name and shape from a safetensors file into a fresh step; says how much did, for the records.
+
+    ValueError if nothing fits; OSError if the file cannot be read.
+    """
+    data = weights.read_bytes()
+    try:
+        given = load_safetensors(data)
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is not a safetensors file: {error}") from None
+    own = step.joint.state_dict()
+    fitting = {
+        name: tensor.float() for name, tensor in given.items() if name in own and own[name].shape == tensor.shape
+    }
+    if not fitting:
+        raise ValueError(f"{weights} has no tensor with the name and shape of one of the recipe's model")
+    for module in (step.joint, step.average):
+        module.load_state_dict(fitting, strict=False)
+    digest = hashlib.sha256(data).hexdigest()
+    return f"{len(fitting)} of {len(own)} tensors from {weights.name} (SHA-256 {digest[:16]}), {len(given)} there"
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -136,6 +136,7 @@ def model_card(entry: manifest.Entry, recipe: Recipe, facts: dict[str, Any], tab
         "Licence": entry.licence,
         "Recipe": f"{recipe.name}: {recipe.description}",
         "Training data": facts.get("training_data", "not recorded"),
+        "Started from": facts.get("started_from", "random weights"),
         "Hardware": facts.get("device", "not recorded"),
         "Time": f"{facts['minutes']} minutes, {facts['steps']} steps" if "minutes" in facts else "not recorded",
         "Steps that were not finite": facts.get("skipped_steps", "not recorded"),

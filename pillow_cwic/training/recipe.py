@@ -49,8 +49,10 @@ class LossRecipe:
 
 @dataclass(frozen=True)
 class OptimizerRecipe:
-    """AdamW, gradient clipping and the moving average that is exported."""
+    """The optimizer, gradient clipping and the moving average that is exported."""
 
+    name: str = "adamw"  # or "muon": for the convolutions' matrices; AdamW for the rest
+    momentum: float = 0.95  # of Muon
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-8
@@ -215,6 +217,10 @@ def _check(recipe: Recipe, where: str) -> None:
         (
             loss.form in ("rate-distortion", "importance"),
             f"[loss] form: expected 'rate-distortion' or 'importance', found {loss.form!r}",
+        ),
+        (
+            recipe.optimizer.name in ("adamw", "muon"),
+            f"[optimizer] name: expected 'adamw' or 'muon', found {recipe.optimizer.name!r}",
         ),
         (
             0 <= recipe.optimizer.ema_decay < 1,

@@ -30,6 +30,7 @@ class Options:
     steps: int | None = None  # or a budget in steps
     stop_after: float | None = None  # minutes in this session, then a checkpoint and a clean end
     resume: bool = False
+    initial: Path | None = None  # weights to start from
     device: str | None = None
     part_mib: float = 0.0  # cut checkpoints into parts of this size; 0: one file
     jobs: int = field(default_factory=default_jobs)  # processes that decode pictures
@@ -78,9 +79,12 @@ def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device)
     torch.manual_seed(recipe.seed)  # the same networks on every rank ...
     progress = Progress()
     extra: dict[str, Any] = {}
+    started = ""
     step = Step(recipe, _NoSource(), device)
     if options.resume:
         progress, extra = checkpoint.load(options.out, step)
+    elif options.initial:
+        started = checkpoint.start_from(options.initial, step)
     saved = Budget(**extra["budget"]) if extra else Budget(minutes=recipe.minutes)
     budget = Budget(options.minutes, options.steps) if options.minutes or options.steps else saved
     watch = Watch(options.out, budget, progress.seconds, ranks.first, options.quiet)
@@ -90,6 +94,9 @@ def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device)
         checkpoint.set_random_state(extra["random"][ranks.rank], device)
     facts = describe(options, recipe, ranks, device, data) | extra.get("facts", {})
     facts["parameters"] = sum(p.numel() for p in step.joint.parameters())
+    if started:
+        facts["started_from"] = started
+        watch.say(started)
     if ranks.first:
         checkpoint.write_atomically(options.out / "recipe.toml", recipe.text.encode())
         watch.say(f"{facts['training_data']}; {facts['parameters'] / 1e6:.2f} M parameters on {facts['device']}")

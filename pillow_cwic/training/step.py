@@ -7,6 +7,7 @@ is a tensor, and a step that is not finite is skipped by the fused optimizer's `
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from .data import Source
 from .families import joint_codec
 from .losses import Terms, importance_rate, rate_distortion
-from .recipe import PARTS, Recipe, Stage
+from .muon import MuonWithAdamW
+from .recipe import PARTS, OptimizerRecipe, Recipe, Stage
 from .successive_joint import SuccessiveCodec
 
 WARM_UP_STEPS = 4
@@ -22,6 +24,20 @@ WARM_UP_STEPS = 4
 
 SUMS = ("loss", "plane_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "finite", "steps")
 """What `Step.sums` adds up over the steps since it was last read."""
+
+
+def build_optimizer(joint: nn.Module, options: OptimizerRecipe, rate: Tensor) -> torch.optim.Optimizer | MuonWithAdamW:
+    """The recipe's optimizer; it skips a step where its `found_inf` is 1, without asking the device."""
+    adamw: dict[str, Any] = {
+        "betas": (options.beta1, options.beta2),
+        "eps": options.epsilon,
+        "weight_decay": options.weight_decay,
+        "fused": True,
+        "capturable": rate.device.type == "cuda",
+    }
+    if options.name == "muon":
+        return MuonWithAdamW(joint, rate, options.momentum, **adamw)
+    return torch.optim.AdamW(joint.parameters(), lr=rate, **adamw)
 
 
 class Step:
@@ -37,16 +53,7 @@ class Step:
         self.forward: nn.Module = self.joint  # or wrapped: several processes
         self.average = copy.deepcopy(self.joint).eval().requires_grad_(False)
         self.rate = torch.tensor(0.0, device=device)  # learning rate
-        options = recipe.optimizer
-        self.optimizer = torch.optim.AdamW(
-            self.joint.parameters(),
-            lr=self.rate,
-            betas=(options.beta1, options.beta2),
-            eps=options.epsilon,
-            weight_decay=options.weight_decay,
-            fused=True,
-            capturable=device.type == "cuda",
-        )
+        self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate)
         self.sums = torch.zeros(len(SUMS), device=device, dtype=torch.float64)
         self.stage = recipe.stages[0]
         self.replay: Callable[[], None] | None = None
@@ -79,7 +86,7 @@ class Step:
         learning = [p for p in self.joint.parameters() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(learning, self.recipe.optimizer.clip_norm, foreach=True)
         finite = torch.isfinite(norm)
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # a fused optimizer skips its step
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[union-attr]  # a fused optimizer skips its step
         self.optimizer.step()
         with torch.no_grad():
             averages: list[Tensor] = list(self.average.parameters())
