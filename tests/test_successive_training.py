@@ -16,6 +16,8 @@ from training_pictures import write_pieces
 import pillow_cwic
 from pillow_cwic import weights
 from pillow_cwic.config import SuccessiveConfig
+from pillow_cwic.successive.context import logistic_bits
+from pillow_cwic.training import principal
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.__main__ import main
 from pillow_cwic.training.losses import rate_distortion
@@ -127,6 +129,51 @@ def test_noise_stands_for_rounding_only_while_training():
         assert not torch.equal(a.plane_bits, b.plane_bits)
         joint.eval()
         assert torch.equal(joint(x, index).plane_bits, joint(x, index).plane_bits)
+
+
+def started(seed: int = 1) -> tuple[SuccessiveCodec, torch.Tensor]:
+    """A codec that starts with the principal components of smooth random crops, and such crops."""
+    torch.manual_seed(seed)
+    joint = SuccessiveCodec(successive_model.CONFIG)
+    joint.use_importance = False
+
+    def draw() -> torch.Tensor:
+        coarse = torch.rand(64, 3, 5, 5)
+        return torch.nn.functional.interpolate(coarse, size=(48, 48), mode="bicubic").clamp(0, 1)
+
+    assert "16 hold 9" in principal.start(joint, draw)  # 9x % of the variance of so smooth pictures
+    return joint.eval(), draw()
+
+
+def test_the_start_is_a_transform_codec():
+    """Before the first step the codec is linear: fine steps give back what it holds, coarse ones are cheap."""
+    joint, x = started()
+    with torch.no_grad():
+        y, _ = joint.encoder(x, torch.tensor([7]).expand(len(x)))
+        back = joint.decoder(y, torch.tensor([7]).expand(len(x)))  # not rounded
+        centred = x - x.mean((0, 2, 3), keepdim=True)
+        assert float(((back - x) ** 2).mean()) < 0.1 * float((centred**2).mean())
+        costs = [joint(x, torch.full((len(x),), q)) for q in (0, 7)]
+    errors = [float(((o.picture - back) ** 2).mean()) for o in costs]
+    bits = [float(o.plane_bits.mean()) for o in costs]
+    assert errors[0] > 4 * errors[1]
+    assert bits[0] < 0.7 * bits[1]
+
+
+def test_the_start_knows_every_channels_scale():
+    """The first probabilities are nearly those of a model with one fitted scale per channel and quality index."""
+    joint, x = started()
+    for quality in (0, 4, 7):
+        index = torch.full((len(x),), quality)
+        with torch.no_grad():
+            codes = torch.round(joint.encoder(x, index)[0])
+            level = torch.full_like(codes[:, :1], joint.config.levels - 1)
+            mean, log_s = joint.planes(codes, level, index)
+            bits = logistic_bits(codes, mean, log_s).mean()
+            offsets = torch.linspace(-3, 3, 61)[:, None, None, None, None]
+            fitted = logistic_bits(codes, mean, log_s + offsets).mean((1, 3, 4)).amin(0).mean()
+        assert not mean.any()
+        assert float(bits) < 1.15 * float(fitted) + 0.03
 
 
 @pytest.fixture(scope="module")

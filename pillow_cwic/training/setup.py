@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from . import checkpoint
+from . import checkpoint, principal
 from .data import DataSet, Source, load_pool, open_data
 from .pictures import default_jobs
 from .ranks import Ranks
@@ -16,6 +16,7 @@ from .recipe import Recipe
 from .schedule import Budget, Clock, Progress
 from .step import Step
 from .stream import CropStream, StreamPool
+from .successive_joint import SuccessiveCodec
 from .watch import Watch
 
 
@@ -90,6 +91,10 @@ def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device)
     watch = Watch(options.out, budget, progress.seconds, ranks.first, options.quiet)
     step.source = open_source(options, recipe, data, ranks, device, progress.step, watch)
     torch.manual_seed(recipe.seed + 1 + ranks.rank)  # ... but other crops
+    if not (options.resume or options.initial) and isinstance(step.joint, SuccessiveCodec):
+        step.source.advance()
+        started = principal.start(step.joint, step.source.draw)
+        step.average.load_state_dict(step.joint.state_dict())
     if extra and len(extra["random"]) == ranks.count:
         checkpoint.set_random_state(extra["random"][ranks.rank], device)
     facts = describe(options, recipe, ranks, device, data) | extra.get("facts", {})
