@@ -60,7 +60,9 @@ class StepNetwork(nn.Module):
         for embedding in (self.level, self.cell, self.quality):
             nn.init.zeros_(embedding.weight)
         with torch.no_grad():
-            self.known.bias.add_(1.0)  # type: ignore[union-attr]  # codes are signed, activations are not
+            # Most codes are 0 or 1, a quarter as input: scales need their magnitudes, so units must bend around 0.
+            self.known.weight.mul_(4)
+            self.known.bias.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
             for depth in (self.depth1, self.depth2):
                 depth.weight.mul_(0.3)
                 depth.weight[:, :, 1, 1] += 0.7  # starts by looking at the position itself
