@@ -25,7 +25,7 @@ class _Levels:
 
     def _check_levels(self) -> None:
         for field in fields(self):  # type: ignore[arg-type]  # both are dataclasses
-            value, least = getattr(self, field.name), 0 if field.name.endswith("_blocks") else 1
+            value, least = getattr(self, field.name), 0 if field.name.endswith(("_blocks", "ladder")) else 1
             if isinstance(field.default, int) and (type(value) is not int or value < least):
                 raise ValueError(f"{field.name} must be a whole number from {least} up, found {value!r}")
         kept = self.kept_planes
@@ -144,7 +144,7 @@ class SuccessiveConfig(_Levels):
     context_features: int = 256  # entropy network of the codes: width
     map_features: int = 48  # entropy network of the codes: features of the importance map
     map_channels: int = 64  # entropy network of the importance map: width
-    ladder: int = 31  # decisions "more than j?" of a code before it escapes to an Exp-Golomb code
+    ladder: int = 31  # decisions "more than j?" of a code before it escapes to an Exp-Golomb code; 0: one threshold
     lambda_min: float = 0.0006  # weight of the distortion at quality index 0 ...
     lambda_max: float = 0.08  # ... and at the highest; log-linear between
 
@@ -159,8 +159,13 @@ class SuccessiveConfig(_Levels):
         for name, counts in (("encoder_blocks", self.encoder_blocks), ("decoder_blocks", self.decoder_blocks)):
             if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
                 raise ValueError(f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; found {counts}")
-        if not 1 <= self.ladder <= 63:
-            raise ValueError(f"ladder must be 1..63, found {self.ladder}")
+        if self.ladder > 63:
+            raise ValueError(f"ladder must be 0..63, found {self.ladder}")
+
+    @property
+    def one_bit(self) -> bool:
+        """The paper's binarizer: one threshold, at zero, so that codes are -1 and +1."""
+        return self.ladder == 0
 
     @property
     def encoder_halo(self) -> int:

@@ -42,7 +42,7 @@ class Model:
         if isinstance(config, SuccessiveConfig):
             self.encoder = _build(lambda: successive_networks.Encoder(config), tensors, "encoder.", device)
             self.decoder = _build(lambda: successive_networks.Decoder(config), tensors, "decoder.", device)
-            self.code_type, self.binarize = torch.int16, code_integers
+            self.code_type, self.binarize = torch.int16, code_signs if config.one_bit else code_integers
         else:
             self.encoder = _build(lambda: networks.Encoder(config), tensors, "encoder.", device)
             self.decoder = _build(lambda: networks.Decoder(config), tensors, "decoder.", device)

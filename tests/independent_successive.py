@@ -43,7 +43,10 @@ class SuccessiveTile(Tile):
         self.place = rows % 2 * 2 + columns % 2
         for step in range(4):
             codes = self._predicted(step)
-            self._climb(codes)
+            if self.model.config["ladder"]:
+                self._climb(codes)
+            else:
+                self._signs(codes)
             for code in codes:
                 self.codes[code.place] = code.foot + code.sign * code.size
             self.read += codes
@@ -88,6 +91,14 @@ class SuccessiveTile(Tile):
         bit = self.coder.bit(k)
         self.bits.append(Decision(code.place, question, part, whole, k, bit, self.coder.lower, self.coder.range))
         return bit
+
+    def _signs(self, codes: list[Code]) -> None:
+        """Section 5, "One threshold": the bits of a step."""
+        for code in codes:
+            tail = code.table[min(abs(code.mean), 16)]
+            part = tail if code.mean <= 0 else (1 << 30) - tail
+            code.foot, code.size = 0, 1
+            code.sign = 1 if self._decide(code, "sign", part, 1 << 30) else -1
 
     def _climb(self, codes: list[Code]) -> None:
         """Section 5, "The ladder": the passes of a step."""

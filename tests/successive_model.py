@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -24,22 +25,28 @@ CONFIG = SuccessiveConfig(
     map_channels=8,
 )
 
+ONE_BIT = replace(CONFIG, ladder=0)
+"""The same with one threshold: codes are -1 and +1."""
 
-def joint(seed: int = 5) -> SuccessiveCodec:
+
+def joint(seed: int = 5, config: SuccessiveConfig = CONFIG) -> SuccessiveCodec:
     """The joint codec; the same seed gives the same weights."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        codec = SuccessiveCodec(CONFIG).eval()
+        codec = SuccessiveCodec(config).eval()
         for parameter in codec.planes.parameters():
             parameter.add_(torch.randn_like(parameter) * (0.02 if parameter.dim() == 1 else 0.1))
         for parameter in codec.maps.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
+        if config.one_bit:
+            for step in codec.planes.step:
+                step.out.weight.mul_(2.0)  # means past the end of the one threshold's table
         last = codec.encoder.importance[-1]
         last.weight.mul_(300.0)  # levels that differ from place to place
         last.bias.fill_(1.0)
         return codec
 
 
-def export(path: Path, seed: int = 5) -> str:
+def export(path: Path, seed: int = 5, config: SuccessiveConfig = CONFIG) -> str:
     """Writes the weights file and returns its SHA-256."""
-    return export_weights(joint(seed), path)
+    return export_weights(joint(seed, config), path)

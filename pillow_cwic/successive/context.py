@@ -5,7 +5,10 @@ of earlier steps (`order`). Layers are 1x1 or depthwise 3x3, so that integers st
 [0, 4) as in `entropy_networks`. Only training and export import this module.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import SuccessiveConfig
@@ -30,6 +33,14 @@ def logistic_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
     distance = (codes - mean).abs()  # the distribution is symmetric: look at its upper side, where tails are accurate
     p = torch.sigmoid((0.5 - distance) / scale) - torch.sigmoid((-0.5 - distance) / scale)
     return -torch.log2(p.clamp(min=2**-30))
+
+
+def sign_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
+    """Bits of codes -1 and +1 where a number of the same distribution is above 0 or not; differentiable in all three.
+
+    Means count as at most 1 in magnitude, as in the integer form, whose table ends there: small scales make sure bits.
+    """
+    return F.softplus(-codes * mean.clamp(-1, 1) / log_s.exp()) / math.log(2)
 
 
 def context_input(codes: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 Zero? Which sign? More than 1 in magnitude? More than 2? ... This is the paper's binarizer at a ladder of thresholds:
 `sign(y) * sum_j B(|y| - j + 1/2)`, every B a bit of its own. The ladder stands at the predicted mean, rounded (mostly
 0): a large code that was expected needs no long climb. A code past the ladder goes on as an Exp-Golomb code with even
-chances. docs/format.md, section 5, has it in words. Knows no networks and no torch.
+chances. A ladder of 0 is the paper's binarizer itself: one threshold, at zero, and one decision per code, the sign.
+docs/format.md, section 5, has it in words. Knows no networks and no torch.
 """
 
 import numpy as np
@@ -35,6 +36,8 @@ class Ladder:
     def walk(self, coder: BitCoder, mean: Integers, scale: Integers, codes: Integers | None) -> Integers:
         """Code m codes (given: written, None: read): means in sixteenths [m], scale indices [m] -> the codes [m]."""
         row, half = scale * self.columns, UNIT // 2
+        if self.ladder == 0:
+            return self._signs(coder, row, mean, codes)
         foot = (mean + half) // UNIT  # where the ladder stands
         mean = mean - foot * UNIT  # -8..7 sixteenths
         codes = None if codes is None else codes - foot
@@ -48,6 +51,13 @@ class Ladder:
         found = np.zeros(len(mean), np.int64)
         found[at] = sign * self._size(coder, row[at], mean[at] * sign, size)
         return found + foot
+
+    def _signs(self, coder: BitCoder, row: Integers, mean: Integers, codes: Integers | None) -> Integers:
+        """Codes of the one threshold, -1 or +1: is the number above zero? Means count as at most 1 in magnitude."""
+        whole = np.full_like(mean, 1 << TABLE_BITS)
+        tail = self._above(row, np.minimum(np.abs(mean), UNIT))  # of the side that the mean is not on
+        positive = _decide(coder, np.where(mean > 0, whole - tail, tail), whole, None if codes is None else codes > 0)
+        return np.where(positive, 1, -1)
 
     def _size(self, coder: BitCoder, row: Integers, mean: Integers, size: Integers | None) -> Integers:
         """Magnitudes 1.. of codes that are not zero, their means turned to the code's side."""

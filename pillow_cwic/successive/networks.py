@@ -27,11 +27,13 @@ OPEN_LOGIT = 3.0
 class Gain(nn.Module):
     """A positive gain per channel, its logarithm quadratic in the quality index."""
 
-    def __init__(self, channels: int, quality_count: int) -> None:
+    def __init__(self, config: SuccessiveConfig) -> None:
         super().__init__()
-        self.last = max(1, quality_count - 1)
+        self.last = max(1, config.quality_count - 1)
         start = torch.tensor([[math.log(FIRST_GAIN)], [GAIN_SLOPE], [0.0]])
-        self.coefficients = nn.Parameter(start.repeat(1, channels))
+        if config.one_bit:
+            start = torch.zeros(3, 1)  # a sign has no steps to make finer
+        self.coefficients = nn.Parameter(start.repeat(1, config.planes))
 
     def forward(self, quality_index: Tensor) -> Tensor:
         """quality_index [B] or [B,h,w] -> gain [B,c,1,1] or [B,c,h,w]."""
@@ -67,7 +69,7 @@ class Encoder(nn.Module):
         self.sixteenth = blocks(n16, c16)
         self.quality_out = QualityModulation(c16, count)
         self.codes = nn.Conv2d(c16, config.planes, 3, padding=1)
-        self.gain = Gain(config.planes, count)
+        self.gain = Gain(config)
         self.importance = nn.Sequential(
             nn.Conv2d(c16, side, 3, padding=1), nn.ReLU(), ResidualBlock(side), nn.Conv2d(side, 1, 1)
         )
@@ -111,7 +113,7 @@ class Decoder(nn.Module):
         super().__init__()
         c4, c8, c16 = config.quarter_channels, config.eighth_channels, config.sixteenth_channels
         count, (n4, n8, n16) = config.quality_count, config.decoder_blocks
-        self.gain = Gain(config.planes, count)
+        self.gain = Gain(config)
         self.stem = nn.Conv2d(config.planes, c16, 3, padding=1)
         self.quality_sixteenth = QualityModulation(c16, count)
         self.sixteenth = blocks(n16, c16)

@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from ..binarizer import successive
+from ..binarizer import signs, successive
 from ..config import SuccessiveConfig
 from ..entropy_networks import MapNetwork
 from ..importance import mask, quantize
-from ..successive.context import ContextNetwork, logistic_bits
+from ..successive.context import ContextNetwork, logistic_bits, sign_bits
 from ..successive.networks import Decoder, Encoder
 from .joint import Outcome, map_bits
 
 
 class SuccessiveCodec(nn.Module):
-    """Encoder, successive binarizer, importance map, entropy networks and decoder."""
+    """Encoder, successive binarizer (of one threshold or many), importance map, entropy networks and decoder."""
 
     first_level: Tensor
 
@@ -35,11 +35,12 @@ class SuccessiveCodec(nn.Module):
         p = torch.sigmoid(logit) if self.use_importance else torch.ones_like(logit)
         opened = self.opened(p)
         kept = mask(opened, self.first_level, config.levels)
-        codes = successive(y)
+        codes = signs(y) if config.one_bit else successive(y)
         picture = self.decoder(codes * kept, quality_index)
         level = quantize(opened, config.levels).detach().nan_to_num()  # a NaN as an index would be fatal
-        # Noise in place of rounding: the rate is differentiable in y. Without training it is the true one.
-        noisy = y + torch.rand_like(y) - 0.5 if self.training else codes
+        # Noise in place of rounding: the rate is differentiable in y. Without training it is the true one. The rate of
+        # signs is differentiable in them, and their proxy function in y.
+        noisy = y + torch.rand_like(y) - 0.5 if self.training and not config.one_bit else codes
         seen = (noisy, codes, kept, p)
         if not self.rate_trains_encoder:
             seen = (noisy.detach(), codes.detach(), kept.detach(), p.detach())
@@ -64,7 +65,8 @@ class SuccessiveCodec(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Bits of the codes and of the importance map, [B] each, in float32."""
         mean, log_s = self.planes(codes * kept, level, quality_index, self.entropy_dtype)
-        plane_bits = (logistic_bits(noisy, mean, log_s) * kept).sum((1, 2, 3))
+        code_bits = sign_bits if self.config.one_bit else logistic_bits
+        plane_bits = (code_bits(noisy, mean, log_s) * kept).sum((1, 2, 3))
         if not self.use_importance:
             return plane_bits, torch.zeros_like(plane_bits)
         own = quantize(p, self.config.levels).detach().nan_to_num()
