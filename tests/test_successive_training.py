@@ -17,10 +17,12 @@ import pillow_cwic
 from pillow_cwic import weights
 from pillow_cwic.config import SuccessiveConfig
 from pillow_cwic.successive.context import logistic_bits
-from pillow_cwic.training import principal
+from pillow_cwic.training import pictures, principal, setup
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.__main__ import main
 from pillow_cwic.training.losses import rate_distortion
+from pillow_cwic.training.step import Step
+from pillow_cwic.training.stream import CropStream, StreamPool
 from pillow_cwic.training.successive_joint import SuccessiveCodec
 
 RECIPE = """
@@ -176,6 +178,19 @@ def test_the_start_knows_every_channels_scale():
         assert float(bits) < 1.15 * float(fitted) + 0.03
 
 
+def test_the_start_leaves_a_stream_where_it_began(tmp_path: Path):
+    """Streamed pictures: the components come from many batches, and the first step still gets the first batch."""
+    recipe = recipes.parse(RECIPE, "tiny.toml")
+    usable, _ = pictures.survey(pictures.find([str(write_pieces(tmp_path / "photos")[0].parent)]), 48, 1)
+    stream = CropStream(usable, recipe.data, seed=7)
+    pool = StreamPool(stream, torch.device("cpu"), jobs=0, first_step=5)
+    step = Step(recipe, pool, torch.device("cpu"))
+    assert "from 20016 blocks" in setup.start(step)  # 18 of each batch
+    pool.advance()
+    assert torch.equal(pool.buffer, stream[5][:2])
+    assert torch.equal(step.average.encoder.shortcut.weight, step.joint.encoder.shortcut.weight)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 steps, stopped and resumed on the way."""
@@ -217,9 +232,9 @@ def test_its_model_is_exported_and_used_through_pillow(run: Path, photo: Image.I
     assert pillow_cwic.importance_map(tmp_path / "x.cwic").shape == (5, 6)
 
 
-@pytest.mark.parametrize("name", ["base", "small"])
+@pytest.mark.parametrize("name", ["base", "middle", "small"])
 def test_the_shipped_recipes_are_of_this_family(name: str):
-    """`base` and `small` train the successive family, with crops that its grid divides."""
+    """`base`, `middle` and `small` train the successive family, with crops that its grid divides."""
     recipe = recipes.load(name)
     assert isinstance(recipe.model, SuccessiveConfig)
     with pytest.raises(ValueError, match="crop: expected a multiple of 16, found 168"):

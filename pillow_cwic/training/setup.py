@@ -91,10 +91,8 @@ def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device)
     watch = Watch(options.out, budget, progress.seconds, ranks.first, options.quiet)
     step.source = open_source(options, recipe, data, ranks, device, progress.step, watch)
     torch.manual_seed(recipe.seed + 1 + ranks.rank)  # ... but other crops
-    if not (options.resume or options.initial) and isinstance(step.joint, SuccessiveCodec):
-        step.source.advance()
-        started = principal.start(step.joint, step.source.draw)
-        step.average.load_state_dict(step.joint.state_dict())
+    if not (options.resume or options.initial):
+        started = start(step)
     if extra and len(extra["random"]) == ranks.count:
         checkpoint.set_random_state(extra["random"][ranks.rank], device)
     facts = describe(options, recipe, ranks, device, data) | extra.get("facts", {})
@@ -108,6 +106,23 @@ def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device)
         for item in data.skipped:
             watch.say(f"skipped {item.name}: {item.reason}")
     return Run(options, recipe, ranks, device, data, step, progress, budget, Clock(progress.seconds), watch, facts)
+
+
+def start(step: Step) -> str:
+    """Begin untrained networks with what the pictures say, where the family can; what was done, for the records."""
+    joint, source = step.joint, step.source
+    if not isinstance(joint, SuccessiveCodec) or joint.config.one_bit:  # signs are no transform codec
+        return ""
+
+    def crops() -> torch.Tensor:
+        source.advance()
+        return source.draw()
+
+    done = principal.start(joint, crops)
+    if isinstance(source, StreamPool):
+        source.restart()  # so that a resumed run finds the same crops at the same steps
+    step.average.load_state_dict(joint.state_dict())
+    return done
 
 
 class _NoSource:

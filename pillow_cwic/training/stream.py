@@ -63,7 +63,7 @@ class StreamPool:
         self.batch = stream.recipe.batch
         side = stream.recipe.crop
         self.buffer = torch.zeros(self.batch, 3, side, side, dtype=torch.uint8, device=device)
-        loader = DataLoader(
+        self.loader = DataLoader(
             stream,
             batch_size=self.groups,
             sampler=_From(first_step * self.groups),
@@ -72,7 +72,11 @@ class StreamPool:
             multiprocessing_context="spawn" if jobs else None,
             generator=torch.Generator(),  # the loader must not draw from the training's own random numbers
         )
-        self.batches: Iterator[Tensor] = iter(loader)
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin again with the first batch."""
+        self.batches: Iterator[Tensor] = iter(self.loader)
 
     def advance(self) -> None:
         """Copy the next batch to the device."""
