@@ -312,7 +312,7 @@ def test_the_configuration_names_its_family():
         read_config({"family": "wavelet"})
     with pytest.raises(ValueError, match="multiple of 4, found 18"):
         SuccessiveConfig(kept_planes=(0, 18))
-    with pytest.raises(ValueError, match="decoder_blocks has three counts"):
+    with pytest.raises(ValueError, match="decoder_blocks must be three whole numbers"):
         SuccessiveConfig.from_dict({"decoder_blocks": [1, 2]})
 
 
