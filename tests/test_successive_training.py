@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -189,6 +190,22 @@ def test_the_start_leaves_a_stream_where_it_began(tmp_path: Path):
     pool.advance()
     assert torch.equal(pool.buffer, stream[5][:2])
     assert torch.equal(step.average.encoder.shortcut.weight, step.joint.encoder.shortcut.weight)
+
+
+def test_linear_transforms_take_small_steps():
+    """One step moves the linear transforms by 3 % of the learning rate, and other weights by all of it."""
+    recipe = recipes.parse(RECIPE, "tiny")
+    torch.manual_seed(0)
+    crops = torch.rand(2, 3, 48, 48)
+    step = Step(recipe, SimpleNamespace(advance=lambda: None, draw=lambda: crops), torch.device("cpu"))
+    step.begin(recipe.stages[0])
+    step.rate.fill_(1e-3)
+    before = {name: weight.detach().clone() for name, weight in step.joint.named_parameters()}
+    step()
+    moved = {name: float((w.detach() - before[name]).abs().max()) for name, w in step.joint.named_parameters()}
+    assert moved["encoder.shortcut.weight"] == pytest.approx(3e-5, rel=0.05)
+    assert moved["decoder.shortcut.weight"] == pytest.approx(3e-5, rel=0.05)
+    assert moved["encoder.stem.weight"] == pytest.approx(1e-3, rel=0.05)
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,10 @@ from .successive_joint import SuccessiveCodec
 WARM_UP_STEPS = 4
 """Steps before a capture, at learning rate 0: they let cuDNN choose its algorithms and the optimizer make its state."""
 
+LINEAR_PACE = 0.03
+"""Share of its steps that the linear transforms of a successive model take: they start where they belong (`principal`),
+with weights so small that full steps of AdamW would be noise."""
+
 SUMS = ("loss", "plane_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "finite", "steps")
 """What `Step.sums` adds up over the steps since it was last read."""
 
@@ -54,6 +58,9 @@ class Step:
         self.average = copy.deepcopy(self.joint).eval().requires_grad_(False)
         self.rate = torch.tensor(0.0, device=device)  # learning rate
         self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate)
+        self.linear: list[Tensor] = []
+        if isinstance(self.joint, SuccessiveCodec):
+            self.linear = [*self.joint.encoder.shortcut.parameters(), *self.joint.decoder.shortcut.parameters()]
         self.sums = torch.zeros(len(SUMS), device=device, dtype=torch.float64)
         self.stage = recipe.stages[0]
         self.replay: Callable[[], None] | None = None
@@ -87,8 +94,11 @@ class Step:
         norm = nn.utils.clip_grad_norm_(learning, self.recipe.optimizer.clip_norm, foreach=True)
         finite = torch.isfinite(norm)
         self.optimizer.found_inf = (~finite).float()  # type: ignore[union-attr]  # a fused optimizer skips its step
+        before = [weight.detach().clone() for weight in self.linear]
         self.optimizer.step()
         with torch.no_grad():
+            if self.linear:
+                torch._foreach_lerp_(self.linear, before, 1 - LINEAR_PACE)
             averages: list[Tensor] = list(self.average.parameters())
             torch._foreach_lerp_(averages, list(self.joint.parameters()), 1 - self.recipe.optimizer.ema_decay)
             self._add(terms, norm, finite)
