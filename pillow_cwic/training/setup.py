@@ -113,14 +113,14 @@ def start(step: Step) -> str:
     joint, source = step.joint, step.source
     if not isinstance(joint, SuccessiveCodec) or joint.config.one_bit:  # signs are no transform codec
         return ""
+    if isinstance(source, StreamPool):  # beside the run's own, of which a resumed run must find the same crops
+        source = StreamPool(source.stream, step.device, jobs=0, first_step=0)
 
     def crops() -> torch.Tensor:
         source.advance()
         return source.draw()
 
     done = principal.start(joint, crops)
-    if isinstance(source, StreamPool):
-        source.restart()  # so that a resumed run finds the same crops at the same steps
     step.average.load_state_dict(joint.state_dict())
     return done
 

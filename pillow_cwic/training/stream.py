@@ -59,11 +59,11 @@ class StreamPool:
     """The streaming source of training crops."""
 
     def __init__(self, stream: CropStream, device: torch.device, jobs: int, first_step: int) -> None:
-        self.groups = math.ceil(stream.recipe.batch / CROPS_PER_PICTURE)
-        self.batch = stream.recipe.batch
+        self.stream, self.batch = stream, stream.recipe.batch
+        self.groups = math.ceil(self.batch / CROPS_PER_PICTURE)
         side = stream.recipe.crop
         self.buffer = torch.zeros(self.batch, 3, side, side, dtype=torch.uint8, device=device)
-        self.loader = DataLoader(
+        loader = DataLoader(
             stream,
             batch_size=self.groups,
             sampler=_From(first_step * self.groups),
@@ -72,11 +72,7 @@ class StreamPool:
             multiprocessing_context="spawn" if jobs else None,
             generator=torch.Generator(),  # the loader must not draw from the training's own random numbers
         )
-        self.restart()
-
-    def restart(self) -> None:
-        """Begin again with the first batch."""
-        self.batches: Iterator[Tensor] = iter(self.loader)
+        self.batches: Iterator[Tensor] = iter(loader)
 
     def advance(self) -> None:
         """Copy the next batch to the device."""
