@@ -51,7 +51,8 @@ def train(options: Options) -> Progress:
 def loop(run: Run, whole: list[tuple[str, torch.Tensor]], stop: "StopSignal") -> None:
     """Step after step until the budget is used or someone says stop."""
     recipe, step, progress, watch = run.recipe, run.step, run.progress, run.watch
-    stages, looked, saved_at = recipe.stages, 1 if run.device.type == "cpu" else CLOCK_STEPS, run.clock.total()
+    stages, looked = recipe.stages, 1 if run.device.type == "cpu" else CLOCK_STEPS
+    saved_at = progress.seconds  # not a clock of the rank's own: all ranks must save at the same step, or hang
     stopping = False
     begin_stage(run, progress.stage)
     while (used := run.budget.used(progress)) < 1 and not stopping:
