@@ -59,7 +59,7 @@ class Step:
         self.rate = torch.tensor(0.0, device=device)  # learning rate
         self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate)
         self.linear: list[Tensor] = []
-        if isinstance(self.joint, SuccessiveCodec):
+        if isinstance(self.joint, SuccessiveCodec) and not self.joint.config.one_bit:  # signs have no such start
             self.linear = [*self.joint.encoder.shortcut.parameters(), *self.joint.decoder.shortcut.parameters()]
         self.sums = torch.zeros(len(SUMS), device=device, dtype=torch.float64)
         self.stage = recipe.stages[0]
