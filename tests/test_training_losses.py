@@ -14,7 +14,7 @@ from training_pictures import photographs
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.baselines import CODECS, Result, compared, measure
 from pillow_cwic.training.curves import Curve, CurvePoint, bd_rate, delta_table, load_anchors, mean_curves
-from pillow_cwic.training.joint import JointCodec
+from pillow_cwic.training.families import joint_codec
 from pillow_cwic.training.losses import importance_rate, ms_ssim, rate_distortion
 
 TINY = recipes.load("smoke").model
@@ -58,7 +58,7 @@ def test_rate_distortion_loss_by_hand() -> None:
     """The loss is the mean of (lambda / pivot) ** -balance * (bpp + lambda * 255^2 * MSE), lambda per sample."""
     recipe = recipes.load("smoke")
     torch.manual_seed(0)
-    joint, x, index = JointCodec(TINY), torch.rand(2, 3, 64, 64), torch.tensor([0, 7])
+    joint, x, index = joint_codec(TINY), torch.rand(2, 3, 64, 64), torch.tensor([0, 7])
     with torch.no_grad():
         outcome = joint(x, index)
     terms = rate_distortion(outcome, x, index, TINY, recipe.loss, 0.0)
@@ -75,13 +75,15 @@ def test_first_stage_of_the_paper_has_no_importance_map() -> None:
     """Without the map all planes are kept, the map costs no bits, and neither its branch nor its network learns."""
     recipe = recipes.load("paper")
     torch.manual_seed(0)
-    joint, x, index = JointCodec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
+    joint, x, index = joint_codec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
     joint.use_importance, joint.rate_trains_encoder = False, False
     outcome = joint(x, index)
     importance_rate(outcome, x, recipe.loss, 0.0, False).loss.backward()
     assert outcome.level.unique().tolist() == [15]
     assert outcome.map_bits.tolist() == [0]
-    assert outcome.plane_bits.detach().item() > 0.5 * 60 * 64  # about one bit for each of 60 planes at 8 x 8 positions
+    assert (
+        outcome.plane_bits.detach().item() > 0.5 * 240 * 16
+    )  # about one bit for each of 240 planes at 4 x 4 positions
     assert joint.encoder.importance[0].weight.grad is None
     assert joint.maps.out.weight.grad is None
     assert joint.encoder.stem.weight.grad is not None
@@ -94,7 +96,7 @@ def test_paper_loss_charges_only_importance_above_its_target() -> None:
     """
     recipe = recipes.load("paper")
     torch.manual_seed(0)
-    joint, x, index = JointCodec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
+    joint, x, index = joint_codec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
     joint.rate_trains_encoder = False
     outcome = joint(x, index)
     mean = outcome.importance.detach().mean().item()
@@ -107,7 +109,7 @@ def test_paper_loss_charges_only_importance_above_its_target() -> None:
     assert above - below == pytest.approx(10.0, rel=1e-2)  # gamma 1000 times 0.01
     (outcome.plane_bits + outcome.map_bits).sum().backward()
     assert joint.encoder.stem.weight.grad is None
-    assert joint.planes.out.weight.grad is not None
+    assert joint.planes.step[0].out.weight.grad is not None
     assert joint.maps.out.weight.grad is not None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillow_cwic.config import ModelConfig
+from pillow_cwic.config import ModelConfig, SuccessiveConfig
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.recipe import Stage
 from pillow_cwic.training.schedule import Budget, Progress, learning_rate, stage_at
@@ -31,11 +31,14 @@ def test_onebit_is_the_first_default() -> None:
 
 
 def test_paper_is_two_stages() -> None:
-    """paper.toml follows the paper: first without the importance map, then with it; one rate; 1e-4 to 1e-6; 128 px."""
+    """paper.toml follows the paper: signs; no importance map, then one of 16 even levels; one rate; 1e-4 to 1e-6."""
     recipe = recipes.load("paper")
     assert [stage.importance for stage in recipe.stages] == [False, True]
     assert [(stage.learning_rate, stage.final_learning_rate) for stage in recipe.stages] == [(1e-4, 1e-6)] * 2
     assert (recipe.loss.form, recipe.model.quality_count, recipe.data.crop) == ("importance", 1, 128)
+    assert isinstance(recipe.model, SuccessiveConfig)
+    assert recipe.model.one_bit
+    assert recipe.model.kept_planes == tuple(range(0, 256, 16))  # as many bits per pixel as the paper's 4q at 1/8
 
 
 @pytest.mark.parametrize(
@@ -43,12 +46,12 @@ def test_paper_is_two_stages() -> None:
     [
         ("seed = 1", "seed = 1\nsped = 2", r"unknown key 'sped'; known are name, "),
         ("crop = 64", "crop = 64\ncorp = 1", r"\[data\]: unknown key 'corp'; known are crop, batch"),
-        ("plane_groups = 4", "planegroups = 4", r"\[model\]: unknown model configuration field\(s\): planegroups"),
+        ("map_features = 8", "mapfeatures = 8", r"\[model\]: unknown model configuration field\(s\): mapfeatures"),
         ("[optimizer]", "[optimiser]", r"unknown key 'optimiser'"),
         ("share = 1.0", "share = 1.0\nlr = 1", r"\[\[stages\]\] 1: unknown key 'lr'"),
         ("batch = 8", 'batch = "8"', r"\[data\] batch: expected int, found '8'"),
         ("batch = 8", "batch = true", r"\[data\] batch: expected int, found True"),
-        ("crop = 64", "crop = 63", r"crop: expected a multiple of 8, found 63"),
+        ("crop = 64", "crop = 63", r"crop: expected a multiple of 16, found 63"),
         ("share = 1.0", "share = 0.9", r"the shares must sum to 1"),
         ("share = 1.0", "share = 1.0\nms_ssim_weight = 0.3", r"needs \[data\] crop of at least 161 pixels, found 64"),
         ("share = 1.0", 'share = 1.0\ntrain = ["coder"]', r"train names coder; expected some of encoder, decoder"),

@@ -18,8 +18,8 @@ from pillow_cwic.training.__main__ import main
 from pillow_cwic.training.watch import read_log
 
 STEPS = 240
-TRAINED_LOSS = 6.0
-"""Bound on the mean loss over the last 25 steps; an untrained model has about 40, a trained one about 3.5."""
+SAVED = 0.05
+"""Least share of the rate that these steps save on held-out pictures; 0.10 and 0.13 where it was measured."""
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,11 @@ def test_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(photos: Path) -> Path:
-    """A run of the shipped smoke recipe through the command line, stopped after a few seconds and resumed."""
+    """A run of the shipped smoke recipe through the command line, stopped after its first step and resumed."""
     out = photos.parent / "run"
     command = ["train", "smoke", "--data", str(photos), "--out", str(out), "--steps", str(STEPS), "--device", "cpu"]
     command += ["--threads", "1", "--jobs", "1", "--quiet"]
-    assert main([*command, "--stop-after", "0.05"]) == 0
+    assert main([*command, "--stop-after", "0.0001"]) == 0
     stopped = json.loads((out / "run.json").read_text())
     assert stopped["finished"] is False
     assert main([*command, "--resume"]) == 0
@@ -61,14 +61,16 @@ def exported(trained: Path, test_photos: Path) -> Path:
 
 
 def test_it_learns(trained: Path) -> None:
-    """The loss falls below a bound that the untrained model misses by far, and whole pictures gain 3 dB at least."""
+    """Held-out pictures take less rate than at the start at either quality, and are no worse; no step was skipped."""
     log = read_log(trained)
     steps = [line for line in log if line["event"] == "step"]
     assert [line["step"] for line in steps] == list(range(25, STEPS, 25))
-    assert steps[0]["loss"] > 3 * TRAINED_LOSS
-    assert steps[-1]["loss"] < TRAINED_LOSS
-    points = {line["step"]: line for line in log if line["event"] == "validation" and line["quality_index"] == 7}
-    assert points[STEPS]["psnr"] > steps[0]["psnr"] + 3
+    points = {(line["step"], line["quality_index"]): line for line in log if line["event"] == "validation"}
+    assert sorted(points) == [(step, quality) for step in (1, STEPS // 2, STEPS) for quality in (0, 7)]
+    for quality in (0, 7):
+        start, end = points[1, quality], points[STEPS, quality]
+        assert end["bpp"] < (1 - SAVED) * start["bpp"]
+        assert end["psnr"] > start["psnr"] > 23  # linear transforms alone are that good
     assert json.loads((trained / "run.json").read_text())["skipped_steps"] == 0
 
 
