@@ -291,17 +291,19 @@ def test_frozen_parts_keep_their_weights() -> None:
     assert changed == {"planes", "maps"}
 
 
-def test_average_follows_the_weights() -> None:
-    """After one step the average has moved by 1 - ema_decay of the way to the new weights."""
+@pytest.mark.parametrize(("taken", "share"), [(0, 0.9), (81, 9 / 91), (1000, 0.02)])
+def test_average_follows_the_weights(taken: int, share: float) -> None:
+    """A step moves the average by 1 - ema_decay of the way to the new weights; earlier in a run by more."""
     torch.manual_seed(0)
     smoke = recipes.load("smoke")
     step = Step(smoke, Fixed(torch.rand(2, 3, 64, 64)), torch.device("cpu"))
     step.begin(smoke.stages[0])
     step.rate.fill_(1e-3)
+    step.taken.fill_(taken)
     old = step.joint.encoder.stem.weight.detach().clone()
     step()
     new = step.joint.encoder.stem.weight.detach()
-    torch.testing.assert_close(step.average.encoder.stem.weight, old + 0.02 * (new - old), rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(step.average.encoder.stem.weight, old + share * (new - old), rtol=1e-6, atol=1e-7)
 
 
 def environment() -> dict[str, str]:

@@ -61,7 +61,9 @@ def load(folder: Path, step: Step) -> tuple[Progress, dict[str, Any]]:
         rate.copy_(torch.as_tensor(group["lr"]))
         group["lr"] = rate  # the one that the schedule sets
     step.sums.copy_(state["sums"])
-    return Progress(**state["progress"]), state["extra"]
+    progress = Progress(**state["progress"])
+    step.taken.fill_(progress.step)
+    return progress, state["extra"]
 
 
 def start_from(weights: Path, step: Step) -> str:

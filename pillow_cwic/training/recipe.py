@@ -58,7 +58,7 @@ class OptimizerRecipe:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    ema_decay: float = 0.999  # of the exponential moving average of the weights
+    ema_decay: float = 0.999  # of the exponential moving average of the weights; less early in a run
 
 
 @dataclass(frozen=True)

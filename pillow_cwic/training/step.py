@@ -26,6 +26,9 @@ LINEAR_PACE = 0.03
 """Share of its steps that the linear transforms of a successive model take: they start where they belong (`principal`),
 with weights so small that full steps of AdamW would be noise."""
 
+AVERAGED = 9.0
+"""The average reaches over one of this many parts of the run so far, at most."""
+
 SUMS = ("loss", "plane_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "finite", "steps")
 """What `Step.sums` adds up over the steps since it was last read."""
 
@@ -57,6 +60,7 @@ class Step:
         self.forward: nn.Module = self.joint  # or wrapped: several processes
         self.average = copy.deepcopy(self.joint).eval().requires_grad_(False)
         self.rate = torch.tensor(0.0, device=device)  # learning rate
+        self.taken = torch.tensor(0.0, device=device)  # steps so far
         self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate)
         self.linear: list[Tensor] = []
         if isinstance(self.joint, SuccessiveCodec) and not self.joint.config.one_bit:  # signs have no such start
@@ -99,9 +103,21 @@ class Step:
         with torch.no_grad():
             if self.linear:
                 torch._foreach_lerp_(self.linear, before, 1 - LINEAR_PACE)
-            averages: list[Tensor] = list(self.average.parameters())
-            torch._foreach_lerp_(averages, list(self.joint.parameters()), 1 - self.recipe.optimizer.ema_decay)
+            self.follow()
             self._add(terms, norm, finite)
+
+    def follow(self) -> None:
+        """Move the average towards the weights; early in a run faster than `ema_decay` says.
+
+        It reaches over a tenth of the run at most: an average with weights from before the networks took shape is a bad
+        network, by decibels.
+        """
+        self.taken += 1
+        pace = (AVERAGED / (AVERAGED + self.taken)).clamp(min=1 - self.recipe.optimizer.ema_decay)
+        averages: list[Tensor] = list(self.average.parameters())
+        change = torch._foreach_sub(list(self.joint.parameters()), averages)
+        torch._foreach_mul_(change, pace)
+        torch._foreach_add_(averages, change)
 
     def loss(self, x: Tensor, quality: Tensor) -> Terms:
         """x [B,3,H,W], quality [B] -> the loss and its terms."""
@@ -154,7 +170,7 @@ class Step:
 
     def capture(self) -> None:
         """Warm up on a side stream, then record one step."""
-        rate = self.rate.clone()
+        rate, taken = self.rate.clone(), self.taken.clone()
         self.rate.zero_()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -171,5 +187,6 @@ class Step:
             self.body()
         torch.cuda.synchronize()
         self.rate.copy_(rate)
+        self.taken.copy_(taken)
         self.sums.zero_()
         self.replay = graph.replay
