@@ -104,7 +104,7 @@ def test_changelog_knows_the_version() -> None:
 
 
 def test_wheel_is_complete() -> None:
-    """An installed wheel has the manifest, its default model, the training recipes and the type marker."""
+    """An installed wheel has the manifest, all models without a URL, the training recipes and the type marker."""
     try:
         files = {str(path) for path in importlib.metadata.files("pillow-cwic") or ()}
     except importlib.metadata.PackageNotFoundError:
@@ -112,8 +112,9 @@ def test_wheel_is_complete() -> None:
     if "pillow_cwic/__init__.py" not in files:
         pytest.skip("an editable install has no wheel to look into")
     manifest = json.loads((ROOT / "weights_manifest.json").read_text())
-    model = next(entry["file"] for entry in manifest["models"] if entry["name"] == manifest["default"])
+    models = {f"data/{entry['file']}" for entry in manifest["models"] if not entry["urls"]}
     recipes = {f"pillow_cwic/training/recipes/{path.name}" for path in (ROOT / "training" / "recipes").glob("*.toml")}
-    expected = {"weights_manifest.json", "py.typed", f"data/{model}", "data/astronaut.webp"}
-    assert files >= {f"pillow_cwic/{name}" for name in expected} | recipes
+    expected = {"weights_manifest.json", "py.typed", "data/astronaut.webp"}
+    assert models
+    assert files >= {f"pillow_cwic/{name}" for name in expected | models} | recipes
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in files)

@@ -18,7 +18,8 @@ pytest_plugins = ["loopback"]
 ID = SHA256[:16]
 MODEL = {"name": "mine", "file": "mine.safetensors", "sha256": SHA256, "bytes": len(BODY), "licence": "MIT"}
 LIST = json.dumps({"schema": 1, "models": [MODEL]}).encode()
-DEFAULT = catalogue.read(str(catalogue.builtin_path())).models[0]
+SHIPPED = catalogue.read(str(catalogue.builtin_path())).models
+DEFAULT = SHIPPED[0]
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -50,7 +51,7 @@ def test_list_is_a_table_of_all_models(run: Run, shared: Server) -> None:
     """One line per model with name, id, size, place and manifest; the default is marked."""
     code, output, errors = run("list")
     assert (code, errors) == (0, "")
-    header, first, second = output.splitlines()
+    header, first, *others, last = output.splitlines()
     assert header.split() == ["NAME", "ID", "SIZE", "WHERE", "MANIFEST"]
     shipped = str(weights.WHEEL_DIR / DEFAULT.file)
     assert first.split() == [
@@ -62,13 +63,14 @@ def test_list_is_a_table_of_all_models(run: Run, shared: Server) -> None:
         shipped,
         str(catalogue.builtin_path()),
     ]
-    assert second.split() == ["mine", ID, "3.0", "MB", "to", "be", "fetched", shared.url("/team/list.json")]
+    assert [line.split()[0] for line in others] == [entry.name for entry in SHIPPED[1:]]
+    assert last.split() == ["mine", ID, "3.0", "MB", "to", "be", "fetched", shared.url("/team/list.json")]
 
 
 def test_list_as_json_has_every_fact(run: Run, shared: Server) -> None:
     """--json gives scripts names, hashes, sizes, licences, paths and URLs."""
     code, output, _ = run("list", "--json")
-    shipped, mine = json.loads(output)
+    shipped, *_, mine = json.loads(output)
     assert code == 0
     assert shipped["default"] is True
     assert shipped["path"] == str(weights.WHEEL_DIR / DEFAULT.file)
@@ -85,17 +87,17 @@ def test_list_says_who_took_a_name(run: Run, tmp_path: Path, monkeypatch: pytest
     own.write_text(json.dumps({"schema": 1, "models": [{**MODEL, "name": DEFAULT.name}]}))
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(own))
     _, output, _ = run("list")
-    first, second = output.splitlines()[1:]
+    first, *_, last = output.splitlines()[1:]
     assert first.endswith(f"(use the id: the name means another model, from {own})")
-    assert "nowhere: no URL" in second
-    assert second.endswith(str(own))
+    assert "nowhere: no URL" in last
+    assert last.endswith(str(own))
 
 
 def test_list_shows_files_that_no_manifest_knows(run: Run, cache_dir: Path) -> None:
     """A model in the cache is listed even if no manifest names it."""
     cache_dir.mkdir()
     (cache_dir / f"{SHA256}.safetensors").write_bytes(BODY)
-    assert run("list")[1].splitlines()[2].split()[:2] == ["-", ID]
+    assert run("list")[1].splitlines()[-1].split()[:2] == ["-", ID]
 
 
 def test_a_broken_manifest_is_exit_code_1(run: Run) -> None:
@@ -113,7 +115,7 @@ def test_fetch_makes_a_machine_ready(run: Run, shared: Server, monkeypatch: pyte
     code, output, errors = run("fetch", "--quiet")
     assert (code, errors) == (0, "")
     assert [line.split()[:3] for line in output.splitlines()[1:]] == [
-        [DEFAULT.name, DEFAULT.id, "ready"],
+        *([entry.name, entry.id, "ready"] for entry in SHIPPED),
         ["mine", ID, "ready"],
     ]
     assert cache.model_path(SHA256).read_bytes() == BODY
@@ -146,11 +148,12 @@ def test_verify_finds_a_flipped_bit(run: Run, cache_dir: Path) -> None:
     path.write_bytes(BODY)
     code, output, _ = run("verify")
     assert code == 0
-    assert [line.split()[2] for line in output.splitlines()[1:]] == ["ok", "ok"]
+    assert [line.split()[2] for line in output.splitlines()[1:]] == ["ok"] * (len(SHIPPED) + 1)
     path.write_bytes(BODY[:-1] + bytes([BODY[-1] ^ 1]))
     code, output, errors = run("verify", "--json")
     assert code == 1
-    assert [(row["id"], row["status"]) for row in json.loads(output)] == [(DEFAULT.id, "ok"), (ID, "damaged")]
+    found = [(row["id"], row["status"]) for row in json.loads(output)]
+    assert found == [*((entry.id, "ok") for entry in SHIPPED), (ID, "damaged")]
     assert f"{path} is damaged" in errors
 
 
