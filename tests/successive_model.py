@@ -28,6 +28,48 @@ CONFIG = SuccessiveConfig(
 ONE_BIT = replace(CONFIG, ladder=0)
 """The same with one threshold: codes are -1 and +1."""
 
+RECIPE = """
+name = "tiny"
+description = "for tests"
+minutes = 1.0
+seed = 1
+[model]
+family = "successive"
+kept_planes = [0, 3, 8, 16]
+quality_count = 8
+quarter_channels = 8
+eighth_channels = 12
+sixteenth_channels = 16
+encoder_blocks = [1, 1, 1]
+decoder_blocks = [1, 1, 1]
+importance_channels = 8
+context_features = 16
+map_features = 8
+map_channels = 8
+[data]
+crop = 48
+batch = 2
+min_pictures = 4
+validation_pictures = 1
+[watch]
+log_every = 5
+validations = 1
+validation_qualities = [0, 7]
+plots = false
+[[stages]]
+name = "first"
+share = 0.5
+learning_rate = 2e-3
+final_learning_rate = 2e-3
+importance = false
+[[stages]]
+name = "second"
+share = 0.5
+learning_rate = 2e-3
+final_learning_rate = 1e-3
+"""
+"""A run of a model as small, in two stages."""
+
 
 def joint(seed: int = 5, config: SuccessiveConfig = CONFIG) -> SuccessiveCodec:
     """The joint codec; the same seed gives the same weights."""

@@ -230,47 +230,16 @@ def test_tiles_regions_salvage_and_the_quality_map(path, document, pixels, monke
 
 # Training
 
-RECIPE = """
-name = "signs"
-description = "for tests"
-minutes = 1.0
-seed = 1
-[model]
-family = "successive"
-ladder = 0
-kept_planes = [0, 4, 8, 16]
-quality_count = 2
-quarter_channels = 8
-eighth_channels = 12
-sixteenth_channels = 16
-encoder_blocks = [1, 1, 1]
-decoder_blocks = [1, 1, 1]
-importance_channels = 8
-context_features = 16
-map_features = 8
-map_channels = 8
-[data]
-crop = 48
-batch = 2
-min_pictures = 4
-validation_pictures = 1
-[watch]
-log_every = 5
-validations = 1
-validation_qualities = [0, 1]
-plots = false
-[[stages]]
-name = "first"
-share = 0.5
-learning_rate = 5e-3
-final_learning_rate = 5e-3
-importance = false
-[[stages]]
-name = "second"
-share = 0.5
-learning_rate = 5e-3
-final_learning_rate = 1e-3
-"""
+RECIPE = successive_model.RECIPE
+for usual, here in (
+    ('name = "tiny"', 'name = "signs"'),
+    ('family = "successive"', 'family = "successive"\nladder = 0'),
+    ("[0, 3, 8, 16]", "[0, 4, 8, 16]"),
+    ("quality_count = 8", "quality_count = 2"),
+    ("[0, 7]", "[0, 1]"),
+    ("2e-3", "5e-3"),
+):
+    RECIPE = RECIPE.replace(usual, here)
 
 
 def test_every_parameter_learns_and_nothing_is_random():

@@ -26,47 +26,6 @@ from pillow_cwic.training.step import Step
 from pillow_cwic.training.stream import CropStream, StreamPool
 from pillow_cwic.training.successive_joint import SuccessiveCodec
 
-RECIPE = """
-name = "tiny"
-description = "for tests"
-minutes = 1.0
-seed = 1
-[model]
-family = "successive"
-kept_planes = [0, 3, 8, 16]
-quality_count = 8
-quarter_channels = 8
-eighth_channels = 12
-sixteenth_channels = 16
-encoder_blocks = [1, 1, 1]
-decoder_blocks = [1, 1, 1]
-importance_channels = 8
-context_features = 16
-map_features = 8
-map_channels = 8
-[data]
-crop = 48
-batch = 2
-min_pictures = 4
-validation_pictures = 1
-[watch]
-log_every = 5
-validations = 1
-validation_qualities = [0, 7]
-plots = false
-[[stages]]
-name = "first"
-share = 0.5
-learning_rate = 2e-3
-final_learning_rate = 2e-3
-importance = false
-[[stages]]
-name = "second"
-share = 0.5
-learning_rate = 2e-3
-final_learning_rate = 1e-3
-"""
-
 
 def outcome_and_loss(joint: SuccessiveCodec):
     """One forward pass on noise, and the loss of the tiny recipe."""
@@ -181,7 +140,7 @@ def test_the_start_knows_every_channels_scale():
 
 def test_the_start_leaves_a_stream_where_it_began(tmp_path: Path):
     """Streamed pictures: the components come from many batches, and the first step still gets the first batch."""
-    recipe = recipes.parse(RECIPE, "tiny.toml")
+    recipe = recipes.parse(successive_model.RECIPE, "tiny.toml")
     usable, _ = pictures.survey(pictures.find([str(write_pieces(tmp_path / "photos")[0].parent)]), 48, 1)
     stream = CropStream(usable, recipe.data, seed=7)
     pool = StreamPool(stream, torch.device("cpu"), jobs=0, first_step=5)
@@ -194,7 +153,7 @@ def test_the_start_leaves_a_stream_where_it_began(tmp_path: Path):
 
 def test_linear_transforms_take_small_steps():
     """One step moves the linear transforms by 3 % of the learning rate, and other weights by all of it."""
-    recipe = recipes.parse(RECIPE, "tiny")
+    recipe = recipes.parse(successive_model.RECIPE, "tiny")
     torch.manual_seed(0)
     crops = torch.rand(2, 3, 48, 48)
     step = Step(recipe, SimpleNamespace(advance=lambda: None, draw=lambda: crops), torch.device("cpu"))
@@ -213,7 +172,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 steps, stopped and resumed on the way."""
     folder = tmp_path_factory.mktemp("run")
     write_pieces(folder / "photos")
-    (folder / "tiny.toml").write_text(RECIPE)
+    (folder / "tiny.toml").write_text(successive_model.RECIPE)
     command = ["train", str(folder / "tiny.toml"), "--data", str(folder / "photos"), "--out", str(folder / "out")]
     command += ["--steps", "30", "--jobs", "1", "--threads", "1", "--device", "cpu", "--quiet"]
     assert main([*command, "--stop-after", "0.001"]) == 0

@@ -142,8 +142,8 @@ def graft(model: OneBit, found: Fit, config: SuccessiveConfig) -> dict[str, Tens
     new["encoder.codes.weight"] = embedded(n, width)
     new["decoder.stem.weight"] = embedded(width, n)
     new["decoder.stem.weight"][n:] = torch.randn(width - n, n, 3, 3) * 0.01
-    for name in ("encoder.shortcut.weight", "encoder.shortcut.bias", "encoder.codes.bias", "decoder.stem.bias"):
-        new[name] = torch.zeros(n if name != "decoder.stem.bias" else width)
+    new["encoder.shortcut.bias"], new["encoder.codes.bias"] = torch.zeros(n), torch.zeros(n)
+    new["decoder.stem.bias"] = torch.zeros(width)
     new["encoder.shortcut.weight"] = torch.zeros(n, 3 * config.grid**2, 1, 1)
     for side, blocks in (("encoder", config.encoder_blocks), ("decoder", config.decoder_blocks)):
         for block in range(blocks[2]):

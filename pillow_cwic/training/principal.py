@@ -34,14 +34,14 @@ def start(joint: SuccessiveCodec, draw: Callable[[], Tensor]) -> str:
         blocks.append(crops.permute(0, 2, 3, 1).flatten(0, 2))
     values = torch.cat(blocks).double()  # [positions,3*grid^2]
     mean, n = values.mean(0), config.planes
-    variance, components = torch.linalg.eigh((values - mean).t() @ (values - mean) / len(values))
+    centred = values - mean
+    variance, components = torch.linalg.eigh(centred.t() @ centred / len(centred))
     variance, components = variance.flip(0)[:n].clamp(min=1e-6), components.flip(1)[:, :n]
     # At high rates a step of d (in 8-bit values) makes an error of d^2 / 12, and one more bit per code quarters that:
     # lambda weighs one against the other at d = sqrt(36 / (2 ln 2 lambda)).
     middle = math.sqrt(config.lambda_min * config.lambda_max)
-    unit = (
-        FIRST_GAIN * math.sqrt(36 / (2 * math.log(2) * middle)) / 127.5
-    )  # of a code before its gain, in [-1, 1] pixels
+    step_size = math.sqrt(36 / (2 * math.log(2) * middle)) / 127.5  # of pixels in [-1, 1]
+    unit = FIRST_GAIN * step_size  # of a code before its gain
     encoder, decoder = joint.encoder, joint.decoder
     encoder.shortcut.weight.copy_((components.t() / unit)[:, :, None, None])
     encoder.shortcut.bias.copy_(-(mean @ components) / unit)  # type: ignore[union-attr]
@@ -50,10 +50,10 @@ def start(joint: SuccessiveCodec, draw: Callable[[], Tensor]) -> str:
     for layer in (encoder.codes, decoder.out, decoder.shortcut_eighth):
         layer.weight.zero_()
         layer.bias.zero_()  # type: ignore[union-attr]
-    spread = ((values - mean) @ components).abs().mean(0) / unit * FIRST_GAIN  # [n], at the middle quality
+    spread = (centred @ components).abs().mean(0) / unit * FIRST_GAIN  # [n], at the middle quality
     for step in joint.planes.step:
         _start_step(step, (spread / (2 * math.log(2))).log().float())  # type: ignore[arg-type]
-    share = float(variance.sum() / (values - mean).square().sum(1).mean())
+    share = float(variance.sum() / centred.square().sum(1).mean())
     return f"linear transforms from {len(values)} blocks' principal components: {n} hold {share:.2%} of the variance"
 
 
