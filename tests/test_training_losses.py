@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.baselines import CODECS, Result, compared, measure
 from pillow_cwic.training.curves import Curve, CurvePoint, bd_rate, delta_table, load_anchors, mean_curves
 from pillow_cwic.training.families import joint_codec
-from pillow_cwic.training.losses import importance_rate, ms_ssim, rate_distortion
+from pillow_cwic.training.joint import Outcome
+from pillow_cwic.training.losses import distortion_weight, importance_rate, ms_ssim, rate_distortion, similarities
 
 TINY = recipes.load("smoke").model
 
@@ -45,6 +47,22 @@ def test_ms_ssim_equals_the_library(shape: tuple[int, ...], amount: float) -> No
     torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-7)
 
 
+def test_ssim_equals_the_library() -> None:
+    """The SSIM beside it equals pytorch-msssim's, and a loss with `ssim_weight` alone falls as it rises."""
+    from pytorch_msssim import ssim as library
+
+    x, y = noisy((2, 3, 203, 187), 0.1)
+    expected = library(y, x, data_range=1.0, size_average=False)
+    assert similarities(y, x)[1].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    outcome = Outcome(y, *torch.zeros(2, 2), torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1, 1))
+    recipe, index = recipes.load("smoke"), torch.tensor([3, 3])
+    stage = replace(recipe.stages[0], ms_ssim_weight=0.0, ssim_weight=1.0)
+    weight = float(distortion_weight(index, TINY)[0])
+    loss = rate_distortion(outcome, x, index, TINY, recipe.loss, stage).loss.item()
+    balance = (weight / recipe.loss.pivot) ** -recipe.loss.balance
+    assert loss == pytest.approx(balance * weight * 200 * (1 - float(expected.mean())), rel=1e-4)
+
+
 def test_ms_ssim_of_small_pictures() -> None:
     """Under 161 pixels fewer scales are used, and the value of equal pictures is still 1; under 11 there is none."""
     x, y = noisy((1, 3, 64, 64), 0.1)
@@ -61,7 +79,7 @@ def test_rate_distortion_loss_by_hand() -> None:
     joint, x, index = joint_codec(TINY), torch.rand(2, 3, 64, 64), torch.tensor([0, 7])
     with torch.no_grad():
         outcome = joint(x, index)
-    terms = rate_distortion(outcome, x, index, TINY, recipe.loss, 0.0)
+    terms = rate_distortion(outcome, x, index, TINY, recipe.loss, replace(recipe.stages[0], ms_ssim_weight=0.0))
     expected = 0.0
     for k, weight in enumerate((TINY.lambda_min, TINY.lambda_max)):
         bpp = float(outcome.plane_bits[k] + outcome.map_bits[k]) / 64**2
@@ -78,7 +96,7 @@ def test_first_stage_of_the_paper_has_no_importance_map() -> None:
     joint, x, index = joint_codec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
     joint.use_importance, joint.rate_trains_encoder = False, False
     outcome = joint(x, index)
-    importance_rate(outcome, x, recipe.loss, 0.0, False).loss.backward()
+    importance_rate(outcome, x, recipe.loss, recipe.stages[0]).loss.backward()
     assert outcome.level.unique().tolist() == [15]
     assert outcome.map_bits.tolist() == [0]
     assert (
@@ -100,11 +118,9 @@ def test_paper_loss_charges_only_importance_above_its_target() -> None:
     joint.rate_trains_encoder = False
     outcome = joint(x, index)
     mean = outcome.importance.detach().mean().item()
-    below = (
-        importance_rate(outcome, x, recipes.LossRecipe(importance_target=mean + 0.01), 0.0, True).loss.detach().item()
-    )
-    above = (
-        importance_rate(outcome, x, recipes.LossRecipe(importance_target=mean - 0.01), 0.0, True).loss.detach().item()
+    below, above = (
+        importance_rate(outcome, x, recipes.LossRecipe(importance_target=target), recipe.stages[1]).loss.detach().item()
+        for target in (mean + 0.01, mean - 0.01)
     )
     assert above - below == pytest.approx(10.0, rel=1e-2)  # gamma 1000 times 0.01
     (outcome.plane_bits + outcome.map_bits).sum().backward()

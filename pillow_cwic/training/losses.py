@@ -1,7 +1,7 @@
-"""The losses: rate against distortion, and MS-SSIM in a form fast enough to train with.
+"""The losses: rate against distortion, and MS-SSIM and SSIM in a form fast enough to train with.
 
-All terms are float32. Distortion is (1 - w) * 255^2 * MSE + w * 671 * (1 - MS-SSIM); the constant brings both to the
-same size around 30 dB.
+All terms are float32. Distortion is (1 - w - v) * 255^2 * MSE + w * 671 * (1 - MS-SSIM) + v * 200 * (1 - SSIM); the
+constants bring all three to about the same size around 30 dB.
 """
 
 import math
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ..config import AnyConfig
 from .joint import Outcome
-from .recipe import LossRecipe
+from .recipe import LossRecipe, Stage
 
 MS_SSIM_SCALE = 671.0
+SSIM_SCALE = 200.0
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA = 11, 1.5
 
@@ -31,11 +32,11 @@ class Terms(NamedTuple):
 
 
 def rate_distortion(
-    outcome: Outcome, x: Tensor, quality_index: Tensor, config: AnyConfig, recipe: LossRecipe, ms_ssim_weight: float
+    outcome: Outcome, x: Tensor, quality_index: Tensor, config: AnyConfig, recipe: LossRecipe, stage: Stage
 ) -> Terms:
     """Mean over the batch of weight * (bpp + lambda * distortion); each sample has its own quality index and lambda."""
     pixels = x.shape[2] * x.shape[3]
-    mse, similarity, distortion = _distortion(outcome.picture, x, ms_ssim_weight)  # [B] each
+    mse, similarity, distortion = _distortion(outcome.picture, x, stage)  # [B] each
     plane_bpp, map_bpp = outcome.plane_bits / pixels, outcome.map_bits / pixels  # [B] each
     weight = distortion_weight(quality_index, config)  # lambda [B]
     balance = (weight / recipe.pivot) ** -recipe.balance
@@ -45,17 +46,17 @@ def rate_distortion(
     )
 
 
-def importance_rate(outcome: Outcome, x: Tensor, recipe: LossRecipe, ms_ssim_weight: float, importance: bool) -> Terms:
+def importance_rate(outcome: Outcome, x: Tensor, recipe: LossRecipe, stage: Stage) -> Terms:
     """The paper's loss (section 3.5): distortion + gamma * max(0, mean(p) - r), and bpp for the entropy networks alone.
 
-    `importance` False is the first stage: nothing but distortion. The rate must come from codes that were cut off the
-    graph (`JointCodec.rate_trains_encoder = False`), so that it reaches only the entropy networks.
+    A stage without importance is the first one: nothing but distortion. The rate must come from codes that were cut off
+    the graph (`JointCodec.rate_trains_encoder = False`), so that it reaches only the entropy networks.
     """
     pixels = x.shape[2] * x.shape[3]
-    mse, similarity, distortion = _distortion(outcome.picture, x, ms_ssim_weight)  # [B] each
+    mse, similarity, distortion = _distortion(outcome.picture, x, stage)  # [B] each
     plane_bpp, map_bpp = outcome.plane_bits / pixels, outcome.map_bits / pixels  # [B] each
     excess = (outcome.importance.mean((1, 2, 3)) - recipe.importance_target).clamp(min=0)  # [B]
-    loss = (distortion + recipe.importance_weight * excess * importance + plane_bpp + map_bpp).mean()
+    loss = (distortion + recipe.importance_weight * excess * stage.importance + plane_bpp + map_bpp).mean()
     return Terms(
         loss, plane_bpp.mean().detach(), map_bpp.mean().detach(), mse.mean().detach(), similarity.mean().detach()
     )
@@ -67,19 +68,27 @@ def distortion_weight(quality_index: Tensor, config: AnyConfig) -> Tensor:
     return config.lambda_min * (config.lambda_max / config.lambda_min) ** position
 
 
-def _distortion(picture: Tensor, x: Tensor, ms_ssim_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+def _distortion(picture: Tensor, x: Tensor, stage: Stage) -> tuple[Tensor, Tensor, Tensor]:
     picture = picture.float()
     mse = ((picture - x) ** 2).mean((1, 2, 3))  # [B]
-    with torch.set_grad_enabled(ms_ssim_weight > 0 and torch.is_grad_enabled()):
-        similarity = ms_ssim(picture, x)  # [B]
-    distortion = (1 - ms_ssim_weight) * 255**2 * mse
-    if ms_ssim_weight > 0:
-        distortion = distortion + ms_ssim_weight * MS_SSIM_SCALE * (1 - similarity)
-    return mse, similarity, distortion
+    w, v = stage.ms_ssim_weight, stage.ssim_weight
+    with torch.set_grad_enabled(w + v > 0 and torch.is_grad_enabled()):
+        multi, single = similarities(picture, x)  # [B] each
+    distortion = (1 - w - v) * 255**2 * mse
+    if w > 0:
+        distortion = distortion + w * MS_SSIM_SCALE * (1 - multi)
+    if v > 0:
+        distortion = distortion + v * SSIM_SCALE * (1 - single)
+    return mse, multi, distortion
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Multi-scale SSIM of [B,C,H,W] in [0,1] -> [B], mean over bands; equal to pytorch-msssim's.
+    """Multi-scale SSIM of [B,C,H,W] in [0,1] -> [B], mean over bands; equal to pytorch-msssim's."""
+    return similarities(x, y)[0]
+
+
+def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Multi-scale SSIM and SSIM of [B,C,H,W] in [0,1] -> [B] each, means over bands; both equal to pytorch-msssim's.
 
     The Gaussian windows are products with banded matrices: depthwise 11-tap convolutions are slow on GPUs. Pictures
     under 161 pixels have fewer scales, their weights scaled to the same sum.
@@ -91,13 +100,16 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
     weights = [w * sum(SCALE_WEIGHTS) / sum(SCALE_WEIGHTS[:scales]) for w in SCALE_WEIGHTS[:scales]]
     x, y = x.contiguous(), y.contiguous()
     product = torch.ones(x.shape[:2], device=x.device)  # [B,C]
+    single = product[:, 0]
     for scale, weight in enumerate(weights):
         luminance, contrast = _ssim_maps(x, y)  # [B,C,h,w] each
+        if scale == 0:
+            single = (luminance * contrast).mean((1, 2, 3))
         value = (luminance * contrast if scale == scales - 1 else contrast).mean((2, 3))
         product = product * value.clamp(min=1e-4) ** weight
         padding = (x.shape[2] % 2, x.shape[3] % 2)
         x, y = F.avg_pool2d(x, 2, padding=padding), F.avg_pool2d(y, 2, padding=padding)  # [B,C,h/2,w/2]
-    return product.mean(1)
+    return product.mean(1), single
 
 
 def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

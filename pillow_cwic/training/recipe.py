@@ -51,8 +51,7 @@ class LossRecipe:
 class OptimizerRecipe:
     """The optimizer, gradient clipping and the moving average that is exported."""
 
-    name: str = "adamw"  # or "muon": for the convolutions' matrices; AdamW for the rest
-    momentum: float = 0.95  # of Muon
+    name: str = "adamw"  # or "soap": for the convolutions, with AdamW for the rest
     beta1: float = 0.9
     beta2: float = 0.98
     epsilon: float = 1e-8
@@ -92,7 +91,8 @@ class Stage:
     final_learning_rate: float  # ... and at its end
     decay: str = "linear"  # or "geometric"
     warmup_steps: int = 0
-    ms_ssim_weight: float = 0.0  # distortion = (1 - w) * 255^2 * MSE + w * 671 * (1 - MS-SSIM)
+    ms_ssim_weight: float = 0.0  # w of distortion = (1 - w - v) * 255^2 * MSE + w * 671 * (1 - MS-SSIM) ...
+    ssim_weight: float = 0.0  # ... + v * 200 * (1 - SSIM)
     importance: bool = True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
     explore: float = 0.0  # successive models: share of the crops whose importance map is opened further, at random
     train: tuple[str, ...] = PARTS  # parts that learn; the others keep their weights
@@ -219,8 +219,8 @@ def _check(recipe: Recipe, where: str) -> None:
             f"[loss] form: expected 'rate-distortion' or 'importance', found {loss.form!r}",
         ),
         (
-            recipe.optimizer.name in ("adamw", "muon"),
-            f"[optimizer] name: expected 'adamw' or 'muon', found {recipe.optimizer.name!r}",
+            recipe.optimizer.name in ("adamw", "soap"),
+            f"[optimizer] name: expected 'adamw' or 'soap', found {recipe.optimizer.name!r}",
         ),
         (
             0 <= recipe.optimizer.ema_decay < 1,
@@ -256,7 +256,11 @@ def _stage_rules(stage: Stage, crop: int) -> list[tuple[bool, str]]:
         (stage.decay in ("linear", "geometric"), f"{title}: decay is 'linear' or 'geometric', found {stage.decay!r}"),
         (not unknown, f"{title}: train names {', '.join(unknown)}; expected some of {', '.join(PARTS)}"),
         (0 <= stage.explore <= 1, f"{title}: explore must be 0..1, found {stage.explore}"),
-        (0 <= stage.ms_ssim_weight <= 1, f"{title}: ms_ssim_weight must be 0..1, found {stage.ms_ssim_weight}"),
+        (
+            min(stage.ms_ssim_weight, stage.ssim_weight) >= 0 and stage.ms_ssim_weight + stage.ssim_weight <= 1,
+            f"{title}: ms_ssim_weight and ssim_weight must be at least 0 and at most 1 together, "
+            f"found {stage.ms_ssim_weight} and {stage.ssim_weight}",
+        ),
         (
             stage.ms_ssim_weight == 0 or crop >= MS_SSIM_MIN_CROP,
             f"{title}: ms_ssim_weight needs [data] crop of at least {MS_SSIM_MIN_CROP} pixels, found {crop}",

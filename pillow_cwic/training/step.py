@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from .data import Source
 from .families import joint_codec
 from .losses import Terms, importance_rate, rate_distortion
-from .muon import MuonWithAdamW
 from .recipe import PARTS, OptimizerRecipe, Recipe, Stage
+from .soap import SoapWithAdamW
 from .successive_joint import SuccessiveCodec
 
 WARM_UP_STEPS = 4
@@ -33,7 +33,7 @@ SUMS = ("loss", "plane_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "fini
 """What `Step.sums` adds up over the steps since it was last read."""
 
 
-def build_optimizer(joint: nn.Module, options: OptimizerRecipe, rate: Tensor) -> torch.optim.Optimizer | MuonWithAdamW:
+def build_optimizer(joint: nn.Module, options: OptimizerRecipe, rate: Tensor) -> torch.optim.Optimizer | SoapWithAdamW:
     """The recipe's optimizer; it skips a step where its `found_inf` is 1, without asking the device."""
     adamw: dict[str, Any] = {
         "betas": (options.beta1, options.beta2),
@@ -42,8 +42,8 @@ def build_optimizer(joint: nn.Module, options: OptimizerRecipe, rate: Tensor) ->
         "fused": True,
         "capturable": rate.device.type == "cuda",
     }
-    if options.name == "muon":
-        return MuonWithAdamW(joint, rate, options.momentum, **adamw)
+    if options.name == "soap":
+        return SoapWithAdamW(joint, rate, **adamw)
     return torch.optim.AdamW(joint.parameters(), lr=rate, **adamw)
 
 
@@ -126,10 +126,9 @@ class Step:
             self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda" and recipe.cuda.bfloat16
         ):
             outcome = self.forward(x, quality)
-        weight = self.stage.ms_ssim_weight
         if recipe.loss.form == "importance":
-            return importance_rate(outcome, x, recipe.loss, weight, self.stage.importance)
-        return rate_distortion(outcome, x, quality, recipe.model, recipe.loss, weight)
+            return importance_rate(outcome, x, recipe.loss, self.stage)
+        return rate_distortion(outcome, x, quality, recipe.model, recipe.loss, self.stage)
 
     def _add(self, terms: Terms, norm: Tensor, finite: Tensor) -> None:
         values = torch.stack([*terms, norm]).double()  # [6]
@@ -153,6 +152,9 @@ class Step:
         """On CUDA, compile and capture the step if the recipe asks and the machine can; falls back aloud."""
         options = self.recipe.cuda
         if self.device.type != "cuda" or self.forward is not self.joint or not options.capture:
+            return
+        if isinstance(self.optimizer, SoapWithAdamW):
+            say("the step runs plainly, kernel by kernel: SOAP cannot be captured in a CUDA graph")
             return
         attempts = [True, False] if options.compile else [False]
         for compiled in attempts:
