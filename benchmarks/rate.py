@@ -34,7 +34,7 @@ def load_joint(path: str) -> JointCodec:
 
 def estimated_bits(joint: JointCodec, pixels: np.ndarray, quality_index: int) -> float:
     """Cross-entropy of the codes and levels that the encoder writes."""
-    codes, level = windows.Analysis(weights.load(None, torch.device("cpu")), pixels).codes(quality_index)
+    codes, level, _ = windows.Analysis(weights.load(None, torch.device("cpu")), pixels).codes(quality_index)
     index, q, values = torch.tensor([quality_index]), level[None, None].float(), codes.permute(2, 0, 1)[None].float()
     with model.inference():
         logits = joint.planes(values, q, index)

@@ -28,11 +28,11 @@ def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
     data = pillow_cwic.encode(pixels, quality=quality, device="cpu")
     parsed = container.read(data)
     picture = windows.Analysis(loaded, pixels)
-    codes, level = picture.codes(index)
+    coded = picture.codes(index)
     box = tiling.Box(0, 0, pixels.shape[1], pixels.shape[0])
     grid = tiling.code_grid(*parsed.header.size, loaded.config.grid)
     x = torch.from_numpy(windows.cut(pixels, grid.scale(loaded.config.grid))).permute(2, 0, 1)[None].float() / 255
-    y = codes.permute(2, 0, 1)[None].float()
+    y = coded[0].permute(2, 0, 1)[None].float()
     q = torch.tensor([index])
 
     def encoder() -> None:
@@ -45,7 +45,7 @@ def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
 
     return {
         "encoder network": encoder,
-        "entropy encoding": lambda: codec._encode_tiles(_Known(loaded, codes, level), parsed.header),
+        "entropy encoding": lambda: codec._encode_tiles(_Known(loaded, coded), parsed.header),
         "container write": lambda: container.write(parsed.header, parsed.tiles),
         "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device="cpu"),
         "decoder network": decoder,
@@ -58,11 +58,11 @@ def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
 class _Known:
     """Stands for an analysis that is done: what entropy encoding starts from."""
 
-    def __init__(self, loaded: model.Model, codes: torch.Tensor, level: torch.Tensor) -> None:
-        self.model, self._codes = loaded, (codes, level)
+    def __init__(self, loaded: model.Model, coded: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]) -> None:
+        self.model, self._coded = loaded, coded
 
-    def codes(self, _: int) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._codes
+    def codes(self, _: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        return self._coded
 
 
 def measure(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:

@@ -38,3 +38,8 @@ def successive(features: Tensor) -> Tensor:
 def code_integers(features: Tensor) -> Tensor:
     """The same integers as int16 for coding, without a gradient, at most LARGEST in magnitude."""
     return torch.round(features).clamp(-LARGEST, LARGEST).to(torch.int16)
+
+
+def remainders(features: Tensor, codes: Tensor) -> Tensor:
+    """What rounding left of the features, in sixteenths of a step: int8, -8..8. The coder may round the other way."""
+    return ((features - codes) * 16).round().clamp(-8, 8).to(torch.int8)

@@ -186,11 +186,12 @@ def _encode_tiles(analysis: Analysis, header: Header) -> list[bytes]:
     """The streams of all tiles, in file order."""
     from .workers import map_one_thread
 
-    codes, level = analysis.codes(header.quality_index)
+    codes, level, rest = analysis.codes(header.quality_index)
     entropy = analysis.model.entropy
 
     def one(tile: Box) -> bytes:
-        return entropy.encode(codes[tile.slices], level[tile.slices], header.quality_index)
+        left = None if rest is None else rest[tile.slices]
+        return entropy.encode(codes[tile.slices], level[tile.slices], header.quality_index, left)
 
     return map_one_thread(one, tiling.tiles(*header.size, header.tile_size, analysis.model.config.grid))
 

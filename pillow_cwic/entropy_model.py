@@ -255,14 +255,21 @@ class EntropyModel:
         table = weights.table("probability", torch.uint16, (2 * LOGIT_MAX + 1,), (32, 65504))
         self.probability = table.numpy().astype(np.float64) / 65536
 
-    def encode(self, codes: Tensor, level: Tensor, quality_index: int) -> bytes:
-        """codes [h,w,n] (int8 in {-1,0,1}; successive: int16), level [h,w] -> the tile's stream."""
+    def encode(self, codes: Tensor, level: Tensor, quality_index: int, rest: Tensor | None = None) -> bytes:
+        """codes [h,w,n] (int8 in {-1,0,1}; successive: int16), level [h,w] -> the tile's stream.
+
+        With rest int8 [h,w,n], what rounding left, codes may be exchanged for cheaper neighbours (`Ladder.choose`).
+        """
         first, second, q = RangeWriter(), RangeWriter(), level.long()
         shape = (level.shape[0], level.shape[1])
         # The writer knows the map already: both walks at once, where the reader must take one after the other.
         finish_map = beside(lambda: self.maps.walk(LogitCoder(first, self.probability), shape, quality_index, q))
         flat = codes.reshape(-1, self.config.planes)
-        self.planes.walk(LogitCoder(second, self.probability), q, quality_index, flat)
+        writer = LogitCoder(second, self.probability)
+        if isinstance(self.planes, SuccessiveCoder) and rest is not None:
+            self.planes.walk(writer, q, quality_index, flat, rest.reshape(flat.shape))
+        else:
+            self.planes.walk(writer, q, quality_index, flat)
         finish_map()
         first.append(second)
         return first.to_bytes()

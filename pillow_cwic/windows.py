@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .binarizer import code_integers, remainders
 from .importance import kept, quantize
 from .model import Model, inference
 from .tiling import Box, code_grid, covering, windows
@@ -34,28 +35,34 @@ class Analysis:
         self.grid = code_grid(pixels.shape[1], pixels.shape[0], model.config.grid)
         self._features: dict[Box, Tensor] = {}
 
-    def codes(self, quality_index: int) -> tuple[Tensor, Tensor]:
-        """The codes [h,w,n], of the model's code type, and the importance levels uint8 [h,w]."""
+    def codes(self, quality_index: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The codes [h,w,n], of the model's code type, the importance levels uint8 [h,w], and what rounding left.
+
+        That is int8 [h,w,n] in sixteenths of a step; None where codes are signs.
+        """
         shape = self.grid.height, self.grid.width
         codes = torch.empty(*shape, self.model.config.planes, dtype=self.model.code_type, device="cpu")
         level = torch.empty(shape, dtype=torch.uint8, device="cpu")
+        rest = torch.empty_like(codes, dtype=torch.int8) if self.model.binarize is code_integers else None
         for core in windows(self.grid, self.model.config.grid):
             window = core.grow(self.model.config.encoder_halo, self.grid)
             with inference():
-                part, q = self._window(window, quality_index)
+                y, q = self._window(window, quality_index)
                 inside = core.within(window).slices
-                codes[core.slices] = part[inside].cpu()
-                level[core.slices] = q[inside].cpu()
-        return codes, level
+                y, q = y[inside], q[inside]
+                whole = self.model.binarize(y)
+                codes[core.slices] = (whole * kept(q, self.model.config.first_level)).cpu()
+                level[core.slices] = q.to(torch.uint8).cpu()
+                if rest is not None:
+                    rest[core.slices] = remainders(y, whole).cpu()
+        return codes, level, rest
 
     def _window(self, window: Box, quality_index: int) -> tuple[Tensor, Tensor]:
-        """Codes [h,w,n] and levels uint8 [h,w] of one window, halo included."""
+        """Code features [h,w,n] and levels [h,w] of one window, halo included."""
         config = self.model.config
         index = quality_at(self.model, quality_index, self.quality_shift, window)
         y, logit = self.model.encoder.heads(self._window_features(window), index)
-        q = quantize(torch.sigmoid(logit[0, 0]), config.levels)  # [h,w]
-        codes = self.model.binarize(y[0].permute(1, 2, 0))  # [h,w,n]
-        return codes * kept(q, config.first_level), q.to(torch.uint8)
+        return y[0].permute(1, 2, 0), quantize(torch.sigmoid(logit[0, 0]), config.levels)
 
     def _window_features(self, window: Box) -> Tensor:
         """Quality-independent features [1,c,h,w] of one window."""

@@ -85,7 +85,8 @@ def test_a_ladder_of_none_is_a_configuration():
 
 def test_codes_are_the_signs_of_the_features(loaded, pixels):
     """Where the map keeps a channel the code says whether the feature is above 0, elsewhere it is 0."""
-    codes, level = windows.Analysis(loaded, pixels).codes(4)
+    codes, level, rest = windows.Analysis(loaded, pixels).codes(4)
+    assert rest is None
     x = (
         torch.from_numpy(windows.cut(pixels, windows.Box(0, 0, level.shape[1], level.shape[0]).scale(16))).permute(
             2, 0, 1
@@ -251,7 +252,7 @@ def test_every_parameter_learns_and_nothing_is_random():
     assert torch.equal(outcome.plane_bits, joint(x, index).plane_bits)
     (from_rate,) = torch.autograd.grad(outcome.plane_bits.sum(), joint.encoder.codes.weight, retain_graph=True)
     assert float(from_rate.abs().sum()) > 0
-    rate_distortion(outcome, x, index, CONFIG, recipes.LossRecipe(), 0.0).loss.backward()
+    rate_distortion(outcome, x, index, CONFIG, recipes.LossRecipe(), recipes.Stage("", 1.0, 1.0, 1.0)).loss.backward()
     idle = [n for n, p in joint.named_parameters() if p.grad is None or float(p.grad.abs().sum()) == 0]
     # The first step knows no codes; quality modulation starts with its output layer at zero.
     assert [name for name in idle if ".hidden." not in name] == ["planes.step.0.known.weight"]

@@ -44,7 +44,7 @@ def golden():
 def test_the_encoder_gives_the_prototypes_levels_and_bits(golden):
     """Importance levels and kept code bits of the golden picture are the prototype's, bit for bit."""
     model = weights.load(None, torch.device("cpu"))
-    codes, level = windows.Analysis(model, golden["image"]).codes(30)
+    codes, level, _ = windows.Analysis(model, golden["image"]).codes(30)
     assert np.array_equal(level.numpy(), golden["levels"])
     exists = kept(level, model.config.first_level)
     assert np.array_equal(np.packbits(exists.permute(2, 0, 1).numpy()), golden["kept"])
@@ -87,7 +87,7 @@ def test_real_bytes_match_the_float_models_estimate(joint, name, quality_index):
     """
     pixels = np.array(Image.open(SHARED / "data" / "kodak" / f"{name}.png").convert("RGB"))
     model, index = weights.load(None, torch.device("cpu")), torch.tensor([quality_index])
-    codes, level = windows.Analysis(model, pixels).codes(quality_index)
+    codes, level, _ = windows.Analysis(model, pixels).codes(quality_index)
     stream = workers.map_one_thread(lambda c: model.entropy.encode(c, level, quality_index), [codes])[0]
     with torch.inference_mode():
         q, values = level[None, None].float(), codes.permute(2, 0, 1)[None].float()

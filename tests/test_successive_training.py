@@ -17,7 +17,9 @@ from training_pictures import write_pieces
 import pillow_cwic
 from pillow_cwic import weights
 from pillow_cwic.config import SuccessiveConfig
-from pillow_cwic.successive.context import logistic_bits
+from pillow_cwic.successive.context import choose, logistic_bits
+from pillow_cwic.successive.ladder import Ladder
+from pillow_cwic.successive.scale import SCALES
 from pillow_cwic.training import pictures, principal, setup
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.__main__ import main
@@ -25,6 +27,9 @@ from pillow_cwic.training.losses import rate_distortion
 from pillow_cwic.training.step import Step
 from pillow_cwic.training.stream import CropStream, StreamPool
 from pillow_cwic.training.successive_joint import SuccessiveCodec
+from pillow_cwic.training.successive_quantize import logistic_table
+
+STAGE = recipes.Stage("plain", share=1.0, learning_rate=1e-3, final_learning_rate=1e-4)
 
 
 def outcome_and_loss(joint: SuccessiveCodec):
@@ -32,7 +37,7 @@ def outcome_and_loss(joint: SuccessiveCodec):
     torch.manual_seed(3)
     x, index = torch.rand(2, 3, 48, 48), torch.tensor([1, 6])
     outcome = joint(x, index)
-    return outcome, rate_distortion(outcome, x, index, joint.config, recipes.LossRecipe(), 0.0).loss
+    return outcome, rate_distortion(outcome, x, index, joint.config, recipes.LossRecipe(), STAGE).loss
 
 
 def test_every_parameter_learns():
@@ -79,6 +84,32 @@ def test_exploring_opens_maps_further_but_never_closes_one():
     floors = opened.flatten(1).amin(1)[raised]
     assert float(floors.min()) < 0.2 < 0.8 < float(floors.max())
     assert joint.eval().opened(p) is p
+
+
+def test_codes_are_chosen_as_the_coder_chooses():
+    """The float choice of the trainer is the coder's integer one, where the coder's sixteenths do not round it."""
+    generator = np.random.default_rng(0)
+    mean, scale = generator.integers(-80, 80, 4000), generator.integers(0, SCALES, 4000)
+    features = mean + np.rint(generator.normal(0, 24, 4000)).astype(int)  # in sixteenths
+    rounded = np.rint(features / 16).astype(int)
+    coded = Ladder(logistic_table(15).long().numpy(), 15).choose(mean, scale, rounded, features - 16 * rounded)
+    log_s = torch.linspace(-3, 5, SCALES, dtype=torch.float64)[torch.from_numpy(scale)]
+    found = choose(torch.from_numpy(features / 16), torch.from_numpy(mean / 16), log_s).numpy()
+    assert (np.abs(found - features / 16) < 1).all()
+    assert (found == coded).mean() > 0.99
+
+
+def test_learning_on_chosen_codes():
+    """With `choose` everything still learns, and fewer bits are spent on the same weights than by rounding."""
+    joint = successive_model.joint()
+    with torch.no_grad():
+        rounded, _ = outcome_and_loss(joint.eval())
+        joint.choose = True
+        chosen, _ = outcome_and_loss(joint)
+    assert float(chosen.plane_bits.sum()) < float(rounded.plane_bits.sum())
+    _, loss = outcome_and_loss(joint.train())
+    loss.backward()
+    assert not [name for name, p in joint.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 
 
 def test_noise_stands_for_rounding_only_while_training():

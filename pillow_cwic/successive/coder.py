@@ -113,10 +113,18 @@ class SuccessiveCoder:
         shape, half = (SCALES, table_size(config.ladder)), 1 << (TABLE_BITS - 1)
         self.ladder = Ladder(weights.table("logistic", torch.int32, shape, (0, half)).numpy(), config.ladder)
 
-    def walk(self, code: LogitCoder, level: Tensor, quality_index: int, codes: Tensor | None) -> Tensor:
+    def walk(
+        self,
+        code: LogitCoder,
+        level: Tensor,
+        quality_index: int,
+        codes: Tensor | None,
+        rest: Tensor | None = None,
+    ) -> Tensor:
         """Code the codes of a map of levels int64 [h,w]; codes int16 [h*w,n] given: written, None: read.
 
-        Returns the codes, int16 [h,w,n], 0 where the importance mask leaves a channel out.
+        With what rounding left of the features, rest int8 [h*w,n], the walk may write a code's neighbour (`choose`).
+        Returns the codes as coded, int16 [h,w,n], 0 where the importance mask leaves a channel out.
         """
         config, (height, width) = self.config, level.shape
         place = order.cell(height, width).reshape(-1)  # [h*w]
@@ -129,6 +137,9 @@ class SuccessiveCoder:
             exists = channel < kept
             mean, scale = (x[exists] for x in layers.distributions(features, place))
             given = None if codes is None else codes.gather(1, channel)[exists].long().numpy()
+            if given is not None and rest is not None:
+                left = rest.gather(1, channel)[exists].long().numpy()
+                given = self.ladder.choose(mean.numpy(), scale.numpy(), given, left)
             values = torch.zeros_like(channel, dtype=torch.int16)
             found = self.ladder.walk(code.bit_coder, mean.numpy(), scale.numpy(), given)
             values[exists] = torch.from_numpy(found).to(torch.int16)

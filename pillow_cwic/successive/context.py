@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import SuccessiveConfig
 from ..entropy_networks import clamped_relu, level_input
 from . import order
-from .scale import COARSE, FIRST_LOG_SCALE, LAST_LOG_SCALE, MEAN_MAX, OUTPUT_BITS, SCALES, SEEN
+from .scale import COARSE, EXCHANGE, FIRST_LOG_SCALE, LAST_LOG_SCALE, MEAN_MAX, OUTPUT_BITS, SCALES, SEEN
 
 
 def log_scale(output: Tensor) -> Tensor:
@@ -33,6 +33,16 @@ def logistic_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
     distance = (codes - mean).abs()  # the distribution is symmetric: look at its upper side, where tails are accurate
     p = torch.sigmoid((0.5 - distance) / scale) - torch.sigmoid((-0.5 - distance) / scale)
     return -torch.log2(p.clamp(min=2**-30))
+
+
+def choose(features: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
+    """The better of the two integers around every feature, as `Ladder.choose` has it; any common shape.
+
+    Here all codes are chosen at once, from distributions that saw the rounded ones; the coder goes step by step.
+    """
+    both = torch.stack([features.floor(), features.ceil()])
+    cost = logistic_bits(both, mean, log_s) + EXCHANGE * (both - features) ** 2
+    return torch.where(cost[0] <= cost[1], both[0], both[1])
 
 
 def sign_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:

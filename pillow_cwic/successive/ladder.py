@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..range_coder import BitCoder, Bits
-from .scale import OUTPUT_BITS, TABLE_BITS
+from .scale import EXCHANGE, OUTPUT_BITS, TABLE_BITS
 
 Integers = NDArray[np.int64]
 
@@ -19,6 +19,11 @@ ESCAPE_BITS = 4  # of the shortest escape; one more for each refused length
 LONGEST_ESCAPE = 12  # bits: then the code ends, so that a damaged stream does, too
 
 UNIT = 1 << OUTPUT_BITS  # one step of a code in the units of means
+
+
+WORTH = 2.0 ** (EXCHANGE * (1 - np.arange(UNIT // 2 + 1) / (UNIT // 2)))
+"""How many times likelier the other neighbour of a feature must be, by the sixteenths that rounding left: for features
+half way between two codes, 1."""
 
 
 def table_size(ladder: int) -> int:
@@ -51,6 +56,30 @@ class Ladder:
         found = np.zeros(len(mean), np.int64)
         found[at] = sign * self._size(coder, row[at], mean[at] * sign, size)
         return found + foot
+
+    def choose(self, mean: Integers, scale: Integers, codes: Integers, rest: Integers) -> Integers:
+        """The better of the two integers around every feature, in bits plus EXCHANGE times the squared error.
+
+        codes: the features rounded; rest: what that left, -8..8 sixteenths of a step. All integers, hence the same
+        choice on every machine that has the same features. Rounding stands past the ladder, where it is no bargain.
+        """
+        row, half = scale * self.columns, UNIT // 2
+        away = codes * UNIT - mean
+        at = np.flatnonzero((rest * away < 0) & (np.abs(away) <= self.ladder * UNIT + half))
+        row, side, rest = row[at], np.sign(away[at]), np.abs(rest[at])
+
+        def likelihood(distance: Integers) -> Integers:
+            """P of a code at a distance from the mean, measured on the mean's upper side; -8 sixteenths or more."""
+            upper, lower = distance + half, distance - half
+            below = self._above(row, np.abs(lower))
+            return np.where(lower < 0, (1 << TABLE_BITS) - below, below) - self._above(row, upper)
+
+        distance = np.abs(away[at])
+        other = np.abs(distance - UNIT)
+        better = likelihood(other) > likelihood(distance) * WORTH[rest]
+        chosen = codes.copy()
+        chosen[at[better]] -= side[better]
+        return chosen
 
     def _signs(self, coder: BitCoder, row: Integers, mean: Integers, codes: Integers | None) -> Integers:
         """Codes of the one threshold, -1 or +1: is the number above zero? Means count as at most 1 in magnitude."""

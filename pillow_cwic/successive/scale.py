@@ -16,4 +16,11 @@ COARSE = 8
 MEAN_MAX = 120
 """Largest mean of a code, either way."""
 
+EXCHANGE = 16
+"""Bits that a squared error of one step is worth to the encoder, which is how it chooses between two codes.
+
+Where steps are as fine as their rate warrants, theory says 6 / ln 2 = 8.7; networks that were trained on rounded
+features want less haste. Measured in training/LOG.md.
+"""
+
 TABLE_BITS = 30  # fraction bits of the distribution table

@@ -95,6 +95,7 @@ class Stage:
     ssim_weight: float = 0.0  # ... + v * 200 * (1 - SSIM)
     importance: bool = True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
     explore: float = 0.0  # successive models: share of the crops whose importance map is opened further, at random
+    choose: bool = False  # successive models: learn on the codes that the coder would choose, not on rounded features
     train: tuple[str, ...] = PARTS  # parts that learn; the others keep their weights
 
 
@@ -230,8 +231,12 @@ def _check(recipe: Recipe, where: str) -> None:
     ]
     rules += [(0 <= q < recipe.model.quality_count, f"[watch] validation_qualities: {q} is not an index of the model")
               for q in recipe.watch.validation_qualities]  # fmt: skip
+    integers = isinstance(recipe.model, SuccessiveConfig) and not recipe.model.one_bit
     for stage in recipe.stages:
         rules += _stage_rules(stage, data.crop)
+        rules.append(
+            (integers or not stage.choose, f"stage {stage.name!r}: choose is for integer codes, not for signs")
+        )
         rules.append(
             (
                 stage.explore == 0 or isinstance(recipe.model, SuccessiveConfig),

@@ -75,7 +75,8 @@ class Step:
         self.stage, self.replay = stage, None
         self.joint.use_importance = self.average.use_importance = stage.importance
         if isinstance(self.joint, SuccessiveCodec):
-            self.joint.explore = stage.explore
+            self.joint.explore, self.joint.choose = stage.explore, stage.choose
+            self.average.choose = stage.choose
         for name in PARTS:
             self.joint.get_submodule(name).requires_grad_(name in stage.train)
 

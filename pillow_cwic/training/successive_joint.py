@@ -7,7 +7,7 @@ from ..binarizer import signs, successive
 from ..config import SuccessiveConfig
 from ..entropy_networks import MapNetwork
 from ..importance import mask, quantize
-from ..successive.context import ContextNetwork, logistic_bits, sign_bits
+from ..successive.context import ContextNetwork, choose, logistic_bits, sign_bits
 from ..successive.networks import Decoder, Encoder
 from .joint import Outcome, map_bits
 
@@ -26,6 +26,7 @@ class SuccessiveCodec(nn.Module):
         self.entropy_dtype = torch.float32
         self.use_importance = True  # as in `JointCodec`
         self.rate_trains_encoder = True
+        self.choose = False  # codes as the coder chooses them, not just rounded
         self.explore = 0.0  # share of the pictures whose importance is raised at random, in training
 
     def forward(self, x: Tensor, quality_index: Tensor) -> Outcome:
@@ -36,8 +37,12 @@ class SuccessiveCodec(nn.Module):
         opened = self.opened(p)
         kept = mask(opened, self.first_level, config.levels)
         codes = signs(y) if config.one_bit else successive(y)
-        picture = self.decoder(codes * kept, quality_index)
         level = quantize(opened, config.levels).detach().nan_to_num()  # a NaN as an index would be fatal
+        if self.choose:
+            with torch.no_grad():
+                chosen = choose(y, *self.planes(codes * kept, level, quality_index, self.entropy_dtype))
+            codes = y + (chosen - y).detach()
+        picture = self.decoder(codes * kept, quality_index)
         # Noise in place of rounding: the rate is differentiable in y. Without training it is the true one. The rate of
         # signs is differentiable in them, and their proxy function in y.
         noisy = y + torch.rand_like(y) - 0.5 if self.training and not config.one_bit else codes
@@ -66,7 +71,11 @@ class SuccessiveCodec(nn.Module):
         """Bits of the codes and of the importance map, [B] each, in float32."""
         mean, log_s = self.planes(codes * kept, level, quality_index, self.entropy_dtype)
         code_bits = sign_bits if self.config.one_bit else logistic_bits
-        plane_bits = (code_bits(noisy, mean, log_s) * kept).sum((1, 2, 3))
+        bits = code_bits(noisy, mean, log_s)
+        if self.choose and self.training:  # the chosen codes teach their distribution, the noise teaches the encoder
+            noisy_bits = code_bits(noisy, mean.detach(), log_s.detach())
+            bits = code_bits(codes.detach(), mean, log_s) + noisy_bits - noisy_bits.detach()
+        plane_bits = (bits * kept).sum((1, 2, 3))
         if not self.use_importance:
             return plane_bits, torch.zeros_like(plane_bits)
         own = quantize(p, self.config.levels).detach().nan_to_num()
