@@ -249,7 +249,8 @@ def test_the_shipped_recipes_are_of_this_family(name: str):
 
 
 def test_exploring_is_refused_where_it_means_nothing():
-    """`explore` in a one-bit recipe is an error that names the family it is for."""
-    text = recipes.locate("onebit").read_text().replace("share = 0.2\n", "share = 0.2\nexplore = 0.5\n")
-    with pytest.raises(ValueError, match="explore is for \\[model\\] family"):
-        recipes.parse(text, "x.toml")
+    """`explore` and `choose` in a one-bit recipe are errors that say what they are for."""
+    for line, reason in (("explore = 0.5", r"explore is for \[model\] family"), ("choose = true", "for integer codes")):
+        text = recipes.locate("onebit").read_text().replace("share = 0.2\n", f"share = 0.2\n{line}\n")
+        with pytest.raises(ValueError, match=reason):
+            recipes.parse(text, "x.toml")
