@@ -123,9 +123,8 @@ class Step:
     def loss(self, x: Tensor, quality: Tensor) -> Terms:
         """x [B,3,H,W], quality [B] -> the loss and its terms."""
         recipe = self.recipe
-        with torch.autocast(
-            self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda" and recipe.cuda.bfloat16
-        ):
+        low = recipe.cuda.bfloat16 if self.device.type == "cuda" else recipe.cpu.bfloat16
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             outcome = self.forward(x, quality)
         if recipe.loss.form == "importance":
             return importance_rate(outcome, x, recipe.loss, self.stage)

@@ -38,8 +38,9 @@ class SuccessiveCodec(nn.Module):
         kept = mask(opened, self.first_level, config.levels)
         codes = signs(y) if config.one_bit else successive(y)
         level = quantize(opened, config.levels).detach().nan_to_num()  # a NaN as an index would be fatal
+        low = torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.entropy_dtype == torch.bfloat16)
         if self.choose:
-            with torch.no_grad():
+            with torch.no_grad(), low:
                 chosen = choose(y, *self.planes(codes * kept, level, quality_index, self.entropy_dtype))
             codes = y + (chosen - y).detach()
         picture = self.decoder(codes * kept, quality_index)
@@ -49,8 +50,7 @@ class SuccessiveCodec(nn.Module):
         seen = (noisy, codes, kept, p)
         if not self.rate_trains_encoder:
             seen = (noisy.detach(), codes.detach(), kept.detach(), p.detach())
-        low = self.entropy_dtype == torch.bfloat16
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=low):
+        with low:
             plane_bits, bits_of_map = self.bits(*seen, level, quality_index)
         return Outcome(picture, plane_bits, bits_of_map, level, p)
 
