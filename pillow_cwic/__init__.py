@@ -94,10 +94,7 @@ def decode(
 def importance_map(
     data_or_file: bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO,
 ) -> NDArray[numpy.uint8]:
-    """Where the bits of a .cwic file went: its importance levels, uint8 [ceil(H/8), ceil(W/8)] (paper, section 3.3).
-
-    Models of the successive family have one level for every 16 pixels instead of 8.
-    """
+    """Where a .cwic file's bits went: its importance levels, uint8 [ceil(H/16), ceil(W/16)] (paper, section 3.3)."""
     from . import codec
 
     return codec.importance_map(data_or_file)

@@ -1,4 +1,4 @@
-"""The binarizer: features -> one-bit codes, with the proxy function's gradient (paper, section 3.2)."""
+"""The binarizer: features -> codes, with the proxy function's gradient (paper, section 3.2)."""
 
 import torch
 from torch import Tensor

@@ -119,7 +119,7 @@ def decode_container(
 def importance_map(
     data_or_file: bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO,
 ) -> NDArray[np.uint8]:
-    """The importance level at every code position of a file, uint8 [ceil(H/g), ceil(W/g)]; g is 8 in one-bit models.
+    """The importance level at every code position of a file, uint8 [ceil(H/16), ceil(W/16)].
 
     Errors as for `decode`.
     """
@@ -208,7 +208,7 @@ def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.T
     jobs = [(i, tile) for i, tile in enumerate(boxes) if tile.meets(needed)]
     first, last = jobs[0][1], jobs[-1][1]  # row-major: the corners of a rectangle of tiles
     area = Box(first.left, first.upper, last.right, last.lower)
-    codes = torch.zeros(area.height, area.width, model.config.planes, dtype=model.code_type, device="cpu")
+    codes = torch.zeros(area.height, area.width, model.config.planes, dtype=torch.int16, device="cpu")
 
     def one(job: tuple[int, Box]) -> None:
         index, tile = job

@@ -8,23 +8,36 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Self
 
-GRID = 8
-"""Pixels per code position along each axis: the encoder works at 1/8 resolution (paper, section 3.1)."""
-
-FAMILY = "family"
-"""Key of the configuration's JSON that names its family; absent in the first one's, `ModelConfig`."""
+GRID = 16
+"""Pixels per code position along each axis: codes and importance map are at 1/16 resolution."""
 
 
-class _Levels:
-    """What both families' configurations share: importance levels, qualities, JSON."""
+@dataclass(frozen=True)
+class ModelConfig:
+    """A codec with integer codes from the successive binarizer, a ladder of one-bit decisions, at 1/16 resolution."""
 
-    kept_planes: tuple[int, ...]
-    quality_count: int
-    lambda_min: float
-    lambda_max: float
+    grid: ClassVar[int] = GRID  # pixels per code position along each axis
 
-    def _check_levels(self) -> None:
-        for field in fields(self):  # type: ignore[arg-type]  # both are dataclasses
+    kept_planes: tuple[int, ...] = (0, 3, 6, 10, 14, 20, 26, 34, 44, 56, 70, 86, 106, 130, 160, 192)
+    """Channels of codes kept at each importance level; the last is their number n, a multiple of 4. The number of
+    levels L is a power of two: the importance map is coded as a binary tree."""
+    quality_count: int = 64  # quality indices; index 0 has the lowest rate
+    quarter_channels: int = 128  # trunk width at 1/4 resolution
+    eighth_channels: int = 256  # trunk width at 1/8 resolution
+    sixteenth_channels: int = 288  # trunk width at 1/16 resolution
+    encoder_blocks: tuple[int, int, int] = (4, 6, 4)  # residual blocks at 1/4, 1/8 and 1/16
+    decoder_blocks: tuple[int, int, int] = (5, 10, 6)
+    importance_channels: int = 96  # width of the importance-map branch
+    context_features: int = 256  # entropy network of the codes: width
+    map_features: int = 48  # entropy network of the codes: features of the importance map
+    map_channels: int = 64  # entropy network of the importance map: width
+    ladder: int = 31  # decisions "more than j?" of a code before it escapes to an Exp-Golomb code; 0: one threshold
+    lambda_min: float = 0.0006  # weight of the distortion at quality index 0 ...
+    lambda_max: float = 0.08  # ... and at the highest; log-linear between
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built, naming the field."""
+        for field in fields(self):
             value, least = getattr(self, field.name), 0 if field.name.endswith(("_blocks", "ladder")) else 1
             if isinstance(field.default, int) and (type(value) is not int or value < least):
                 raise ValueError(f"{field.name} must be a whole number from {least} up, found {value!r}")
@@ -39,6 +52,16 @@ class _Levels:
             raise ValueError(f"quality_count must be 1..64, found {self.quality_count}")
         if not 0 < self.lambda_min <= self.lambda_max:
             raise ValueError(f"lambda_min, lambda_max must satisfy 0 < {self.lambda_min} <= {self.lambda_max}")
+        if self.planes % 4:
+            raise ValueError(f"the last of kept_planes must be a multiple of 4, found {self.planes}")
+        widths = self.quarter_channels, self.eighth_channels, self.sixteenth_channels, self.importance_channels
+        if any(width % 2 for width in widths):
+            raise ValueError("channel counts must be even: residual blocks halve them")
+        for name, counts in (("encoder_blocks", self.encoder_blocks), ("decoder_blocks", self.decoder_blocks)):
+            if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
+                raise ValueError(f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; found {counts}")
+        if self.ladder > 63:
+            raise ValueError(f"ladder must be 0..63, found {self.ladder}")
 
     @property
     def planes(self) -> int:
@@ -60,108 +83,6 @@ class _Levels:
         position = quality_index / max(1, self.quality_count - 1)
         return float(self.lambda_min * (self.lambda_max / self.lambda_min) ** position)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build from parsed JSON or TOML; ValueError names unknown fields."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})  # type: ignore[arg-type]  # both are dataclasses
-        if unknown:
-            raise ValueError(f"unknown model configuration field(s): {', '.join(unknown)}")
-        values = dict(values)
-        if "kept_planes" in values:
-            values["kept_planes"] = tuple(values["kept_planes"])
-        return cls(**values)
-
-
-@dataclass(frozen=True)
-class ModelConfig(_Levels):
-    """One content-weighted codec with one-bit code planes (the paper's binarizer) and a quality input."""
-
-    grid: ClassVar[int] = GRID  # pixels per code position along each axis
-
-    kept_planes: tuple[int, ...] = (0, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 52, 68, 88, 108, 128)
-    """Code planes kept at each importance level; the last is the number of planes n. The number of levels L is a
-    power of two: the importance map is coded as a binary tree."""
-    plane_groups: int = 16  # groups of planes coded together; earlier groups are context of later ones
-    quality_count: int = 64  # quality indices; index 0 has the lowest rate
-    quarter_channels: int = 128  # trunk width at 1/4 resolution
-    eighth_channels: int = 256  # trunk width at 1/8 resolution
-    encoder_quarter_blocks: int = 3
-    encoder_eighth_blocks: int = 6
-    decoder_quarter_blocks: int = 4
-    decoder_eighth_blocks: int = 8
-    importance_channels: int = 96  # width of the importance-map branch
-    group_features: int = 32  # entropy network of the planes: features per plane group
-    map_features: int = 48  # entropy network of the planes: features of the importance map
-    map_channels: int = 64  # entropy network of the importance map: width
-    lambda_min: float = 0.0006  # weight of the distortion at quality index 0 ...
-    lambda_max: float = 0.08  # ... and at the highest; log-linear between
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built, naming the field."""
-        self._check_levels()
-        if self.planes % self.plane_groups:
-            raise ValueError(f"plane_groups = {self.plane_groups} does not divide the {self.planes} planes")
-        if self.quarter_channels % 2 or self.eighth_channels % 2 or self.importance_channels % 2:
-            raise ValueError("channel counts must be even: residual blocks halve them")
-
-    @property
-    def group_planes(self) -> int:
-        """Code planes in one group."""
-        return self.planes // self.plane_groups
-
-    @property
-    def encoder_halo(self) -> int:
-        """Code positions around a window that its codes depend on: the encoder's receptive field, rounded up."""
-        eighth = self.encoder_eighth_blocks + 3  # blocks, then the importance branch: a 3x3 layer and two blocks
-        quarter = 1 + self.encoder_quarter_blocks + 1  # stem, blocks, the outer taps of the 4x4 layer
-        return eighth + -(-quarter // 2)
-
-    @property
-    def decoder_halo(self) -> int:
-        """Code positions around a window that its pixels depend on: the decoder's receptive field, rounded up."""
-        return 1 + self.decoder_eighth_blocks + -(-(self.decoder_quarter_blocks + 1) // 2)
-
-    def to_json(self) -> str:
-        """The configuration as one line of JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
-
-
-@dataclass(frozen=True)
-class SuccessiveConfig(_Levels):
-    """A codec with integer codes from the successive binarizer, a ladder of one-bit decisions, at 1/16 resolution."""
-
-    grid: ClassVar[int] = 2 * GRID
-
-    kept_planes: tuple[int, ...] = (0, 3, 6, 10, 14, 20, 26, 34, 44, 56, 70, 86, 106, 130, 160, 192)
-    """Channels of codes kept at each importance level, as in `ModelConfig`; the last is a multiple of 4."""
-    quality_count: int = 64  # quality indices; index 0 has the lowest rate
-    quarter_channels: int = 128  # trunk width at 1/4 resolution
-    eighth_channels: int = 256  # trunk width at 1/8 resolution
-    sixteenth_channels: int = 288  # trunk width at 1/16 resolution
-    encoder_blocks: tuple[int, int, int] = (4, 6, 4)  # residual blocks at 1/4, 1/8 and 1/16
-    decoder_blocks: tuple[int, int, int] = (5, 10, 6)
-    importance_channels: int = 96  # width of the importance-map branch
-    context_features: int = 256  # entropy network of the codes: width
-    map_features: int = 48  # entropy network of the codes: features of the importance map
-    map_channels: int = 64  # entropy network of the importance map: width
-    ladder: int = 31  # decisions "more than j?" of a code before it escapes to an Exp-Golomb code; 0: one threshold
-    lambda_min: float = 0.0006  # weight of the distortion at quality index 0 ...
-    lambda_max: float = 0.08  # ... and at the highest; log-linear between
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built, naming the field."""
-        self._check_levels()
-        if self.planes % 4:
-            raise ValueError(f"the last of kept_planes must be a multiple of 4, found {self.planes}")
-        widths = self.quarter_channels, self.eighth_channels, self.sixteenth_channels, self.importance_channels
-        if any(width % 2 for width in widths):
-            raise ValueError("channel counts must be even: residual blocks halve them")
-        for name, counts in (("encoder_blocks", self.encoder_blocks), ("decoder_blocks", self.decoder_blocks)):
-            if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
-                raise ValueError(f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; found {counts}")
-        if self.ladder > 63:
-            raise ValueError(f"ladder must be 0..63, found {self.ladder}")
-
     @property
     def one_bit(self) -> bool:
         """The paper's binarizer: one threshold, at zero, so that codes are -1 and +1."""
@@ -182,24 +103,16 @@ class SuccessiveConfig(_Levels):
 
     def to_json(self) -> str:
         """The configuration as one line of JSON."""
-        return json.dumps({FAMILY: "successive", **asdict(self)}, sort_keys=True)
+        return json.dumps(asdict(self), sort_keys=True)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """As `ModelConfig.from_dict`."""
-        lists = ("encoder_blocks", "decoder_blocks")
-        return super().from_dict({key: tuple(v) if key in lists else v for key, v in values.items()})
-
-
-AnyConfig = ModelConfig | SuccessiveConfig
-
-
-def read_config(values: dict[str, Any]) -> AnyConfig:
-    """The configuration of the family that parsed JSON or TOML names; ValueError where there is no such family."""
-    family = values.get(FAMILY)
-    rest = {key: value for key, value in values.items() if key != FAMILY}
-    if family is None:
-        return ModelConfig.from_dict(rest)
-    if family == "successive":
-        return SuccessiveConfig.from_dict(rest)
-    raise ValueError(f'family is "successive", or absent for one-bit planes; found {family!r}')
+        """Build from parsed JSON or TOML; ValueError names unknown fields."""
+        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"unknown model configuration field(s): {', '.join(unknown)}")
+        values = dict(values)
+        for name in ("kept_planes", "encoder_blocks", "decoder_blocks"):
+            if name in values:
+                values[name] = tuple(values[name])
+        return cls(**values)

@@ -1,9 +1,9 @@
-"""The convolutional entropy coder's networks in float, as they are trained (paper, section 3.4).
+"""The entropy network of the importance map in float, as it is trained (paper, section 3.4).
 
-`PlaneNetwork` gives P(bit = 1) of every code, `MapNetwork` the probabilities of the importance levels. Each position
-of a group sees exactly what a decoder knows by then: the masks and parities here define that order, and
-`entropy_model` follows it in integers, which are made from these weights at export. Activations are clamped to [0, 4)
-because the integer form has seven bits for them. Only training and export import this module.
+Each position sees exactly what a decoder knows by then: the parities here define that order, and `entropy_model`
+follows it in integers, which are made from these weights at export. The codes have theirs in `successive.context`.
+Activations are clamped to [0, 4) because the integer form has seven bits for them. Only training and export import
+this module.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import AnyConfig, ModelConfig
+from .config import ModelConfig
 
 
 def clamped_relu(x: Tensor) -> Tensor:
@@ -25,77 +25,12 @@ def level_input(level: Tensor, levels: int) -> Tensor:
     return (level - levels // 2) / 4
 
 
-class PlaneNetwork(nn.Module):
-    """Logits of P(bit = 1) for every plane, from the map, earlier plane groups and a checkerboard in the group."""
-
-    before: Tensor
-    same: Tensor
-    same_out: Tensor
-    before_or_same: Tensor
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        n, side = config.planes, config.map_features
-        width = config.group_features * config.plane_groups
-        self.levels = config.levels
-        self.map_in = nn.Conv2d(2, side, 5, padding=2)
-        self.map_mid = nn.Conv2d(side, side, 3, padding=1)
-        self.map_out = nn.Conv2d(side, width, 1, bias=False)
-        self.earlier = nn.Conv2d(n, width, 3, padding=1)
-        self.neighbours = nn.Conv2d(n, width, 5, padding=2, bias=False)
-        self.level = nn.Embedding(config.levels, width)
-        self.quality = nn.Embedding(config.quality_count, width)
-        self.mid = nn.Conv2d(width, width, 1)
-        self.out = nn.Conv2d(width, n, 1)
-        self._group_masks(config)
-        self._init_weights()
-
-    def _group_masks(self, config: ModelConfig) -> None:
-        feature = (
-            torch.arange(config.group_features * config.plane_groups) // config.group_features
-        )  # group of a feature
-        plane = torch.arange(config.planes) // config.group_planes  # group of a plane
-        masks = {
-            "before": feature[:, None] > plane[None],
-            "same": feature[:, None] == plane[None],
-            "same_out": plane[:, None] == feature[None],
-            "before_or_same": feature[:, None] >= feature[None],
-        }
-        for name, value in masks.items():
-            self.register_buffer(name, value.float()[:, :, None, None], persistent=False)
-
-    def _init_weights(self) -> None:
-        nn.init.zeros_(self.level.weight)
-        nn.init.zeros_(self.quality.weight)
-        with torch.no_grad():  # masking leaves few inputs: scale up what remains
-            self.earlier.weight.mul_(1.5)
-            self.neighbours.weight.mul_(4.0)
-            self.out.weight.mul_(2.0)
-
-    def forward(
-        self, codes: Tensor, level: Tensor, quality_index: Tensor, dtype: torch.dtype = torch.float32
-    ) -> Tensor:
-        """codes [B,n,h,w] in {-1,0,1}, level [B,1,h,w], quality_index [B] -> logits [B,n,h,w] float32."""
-        codes = codes.to(dtype)
-        rows = torch.arange(codes.shape[2], device=codes.device)
-        cols = torch.arange(codes.shape[3], device=codes.device)
-        anchor = ((rows[:, None] + cols[None]) % 2 == 0).to(dtype)[None, None]  # coded first in each group
-        known = torch.cat([level_input(level, self.levels), torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
-        h = F.conv2d(codes, self.earlier.weight * self.before, self.earlier.bias, padding=1)  # [B,width,h,w]
-        h = h + F.conv2d(codes * anchor, self.neighbours.weight * self.same, padding=2) * (1 - anchor)
-        h = h + self.map_out(clamped_relu(self.map_mid(clamped_relu(self.map_in(known)))))
-        h = h + self.level(level[:, 0].long()).to(dtype).permute(0, 3, 1, 2)
-        h = clamped_relu(h + self.quality(quality_index)[:, :, None, None].to(dtype))
-        h = clamped_relu(F.conv2d(h, self.mid.weight * self.before_or_same, self.mid.bias))
-        return F.conv2d(h, self.out.weight * self.same_out, self.out.bias).float()
-
-
 class MapNetwork(nn.Module):
     """Probabilities of the importance levels, coarse to fine; a level is a path in a binary tree."""
 
     paths: Tensor
 
-    def __init__(self, config: AnyConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, nodes = config.map_channels, config.levels - 1
         self.levels = config.levels

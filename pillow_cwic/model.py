@@ -18,11 +18,10 @@ from torch import Tensor
 
 from . import networks
 from .binarizer import code_integers, code_signs
-from .config import AnyConfig, SuccessiveConfig, read_config
+from .config import ModelConfig
 from .entropy_model import EntropyModel
 from .errors import WeightsError
 from .integer_layer import stored
-from .successive import networks as successive_networks
 
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -32,21 +31,14 @@ FORMAT = "pillow-cwic model 1"
 class Model:
     """One loaded model on one device. Entropy coding always runs on the CPU."""
 
-    encoder: networks.Encoder | successive_networks.Encoder
-    decoder: networks.Decoder | successive_networks.Decoder
-    binarize: Callable[[Tensor], Tensor]  # code features -> codes of `code_type`
+    binarize: Callable[[Tensor], Tensor]  # code features -> codes
 
-    def __init__(self, config: AnyConfig, tensors: Mapping[str, Tensor], device: torch.device, id: str) -> None:
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, Tensor], device: torch.device, id: str) -> None:
         """WeightsError where tensors are missing, unexpected, misshapen, or break the integer bound."""
         self.config, self.device, self.id = config, device, id
-        if isinstance(config, SuccessiveConfig):
-            self.encoder = _build(lambda: successive_networks.Encoder(config), tensors, "encoder.", device)
-            self.decoder = _build(lambda: successive_networks.Decoder(config), tensors, "decoder.", device)
-            self.code_type, self.binarize = torch.int16, code_signs if config.one_bit else code_integers
-        else:
-            self.encoder = _build(lambda: networks.Encoder(config), tensors, "encoder.", device)
-            self.decoder = _build(lambda: networks.Decoder(config), tensors, "decoder.", device)
-            self.code_type, self.binarize = torch.int8, code_signs
+        self.encoder = _build(lambda: networks.Encoder(config), tensors, "encoder.", device)
+        self.decoder = _build(lambda: networks.Decoder(config), tensors, "decoder.", device)
+        self.binarize = code_signs if config.one_bit else code_integers
         self._tensors = {name: t for name, t in tensors.items() if name.startswith("entropy.")}
         self._entropy = {torch.float32: EntropyModel(self._tensors, config, torch.float32)}
 
@@ -113,7 +105,7 @@ def load(path: str | os.PathLike[str], device: torch.device, *, id: str) -> Mode
         values = json.loads(metadata[FORMAT])
         if not isinstance(values, dict):
             raise TypeError(f"expected an object with a model's fields, found {values!r}")
-        config = read_config(values)
+        config = ModelConfig.from_dict(values)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{Path(path).name}: bad model configuration: {error}") from error
     with torch.device("cpu"):  # whatever the caller's default device is
@@ -121,7 +113,7 @@ def load(path: str | os.PathLike[str], device: torch.device, *, id: str) -> Mode
 
 
 def save(
-    path: str | os.PathLike[str], config: AnyConfig, networks: Mapping[str, Tensor], entropy: Mapping[str, Tensor]
+    path: str | os.PathLike[str], config: ModelConfig, networks: Mapping[str, Tensor], entropy: Mapping[str, Tensor]
 ) -> None:
     """Write a weights file: networks float (stored as float16, names `encoder.*`, `decoder.*`), entropy integers.
 

@@ -7,12 +7,6 @@ import torch
 from torch import Tensor
 
 
-def quincunx_steps(width: int) -> Tensor:
-    """Flat index steps to the 12 positions of a 5x5 window whose row plus column is odd, in a map `width` wide."""
-    reach = range(-2, 3)
-    return torch.tensor([dy * width + dx for dy in reach for dx in reach if (dy + dx) % 2])
-
-
 def inner(height: int, width: int, radius: int) -> Tensor:
     """Positions of a height x width map inside the same map with a border of `radius`, flat [h*w]."""
     rows, cols = torch.arange(height) + radius, torch.arange(width) + radius

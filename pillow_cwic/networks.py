@@ -1,15 +1,27 @@
-"""The encoder and decoder CNNs: pixels <-> features at 1/8 resolution (paper, section 3.1).
+"""The encoder and decoder CNNs: pixels <-> features at 1/16 resolution (paper, section 3.1).
 
-Float NCHW in [0, 1] on the pixel side. Both take the quality index as an input, so that one model serves all rates.
-They know nothing of bits: binarizing and masking happen outside. Changing a layer's reach changes
-`ModelConfig.encoder_halo` / `decoder_halo`, which windows rely on.
+Float NCHW in [0, 1] on the pixel side, with a trunk at 1/4, 1/8 and 1/16. Both take the quality index as an input, so
+that one model serves all rates. A gain per channel and quality index sets how finely the binarizer's ladder divides a
+feature; the decoder divides by its own. They know nothing of bits: binarizing and masking happen outside. Changing a
+layer's reach changes `ModelConfig.encoder_halo` / `decoder_halo`, which windows rely on.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import GRID, ModelConfig
+from .config import ModelConfig
+
+FIRST_GAIN = 4.0
+"""Gain of every channel at the middle quality before training, and ..."""
+
+GAIN_SLOPE = 1.2
+"""... how its logarithm grows to the highest: the step size falls about as lambda^(-1/2) does."""
+
+OPEN_LOGIT = 3.0
+"""First bias of the importance map: all positions start at the highest level, and the rate closes what it can."""
 
 
 class ResidualBlock(nn.Module):
@@ -57,76 +69,116 @@ def blocks(count: int, channels: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 
 
-class Encoder(nn.Module):
-    """Pixels -> features of the code planes and of the importance map."""
+class Gain(nn.Module):
+    """A positive gain per channel, its logarithm quadratic in the quality index."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        c4, c8, side, count = (
-            config.quarter_channels,
-            config.eighth_channels,
-            config.importance_channels,
-            config.quality_count,
-        )
+        self.last = max(1, config.quality_count - 1)
+        start = torch.tensor([[math.log(FIRST_GAIN)], [GAIN_SLOPE], [0.0]])
+        if config.one_bit:
+            start = torch.zeros(3, 1)  # a sign has no steps to make finer
+        self.coefficients = nn.Parameter(start.repeat(1, config.planes))
+
+    def forward(self, quality_index: Tensor) -> Tensor:
+        """quality_index [B] or [B,h,w] -> gain [B,c,1,1] or [B,c,h,w]."""
+        t = quality_index.float() / self.last * 2 - 1  # -1..1
+        basis = torch.stack([torch.ones_like(t), t, t * t], -1)  # [B,3] or [B,h,w,3]
+        gain = (basis @ self.coefficients).exp()  # [B,c] or [B,h,w,c]
+        return gain[:, :, None, None] if gain.dim() == 2 else gain.permute(0, 3, 1, 2)
+
+
+def finer(quality_index: Tensor) -> Tensor:
+    """quality_index [B] stays; [B,h,w] -> [B,2h,2w] for features of twice the resolution."""
+    if quality_index.dim() == 1:
+        return quality_index
+    return quality_index.repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+
+class Encoder(nn.Module):
+    """Pixels -> features of the codes and of the importance map."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c4, c8, c16 = config.quarter_channels, config.eighth_channels, config.sixteenth_channels
+        side, count = config.importance_channels, config.quality_count
+        n4, n8, n16 = config.encoder_blocks
         self.stem = nn.Conv2d(3 * 4 * 4, c4, 3, padding=1)
-        self.quarter = blocks(config.encoder_quarter_blocks, c4)
-        self.down = nn.Conv2d(c4, c8, 4, 2, 1)
-        self.shortcut = nn.Conv2d(3 * GRID * GRID, c8, 1)  # a linear block transform beside the trunk
-        self.quality_in = QualityModulation(c8, count)
-        self.eighth = blocks(config.encoder_eighth_blocks, c8)
-        self.quality_out = QualityModulation(c8, count)
-        self.codes = nn.Conv2d(c8, config.planes, 3, padding=1)
+        self.quarter = blocks(n4, c4)
+        self.down_eighth = nn.Conv2d(c4, c8, 4, 2, 1)
+        self.shortcut_eighth = nn.Conv2d(3 * 8 * 8, c8, 1)  # linear block transforms beside the trunk
+        self.eighth = blocks(n8, c8)
+        self.down = nn.Conv2d(c8, c16, 4, 2, 1)
+        self.shortcut = nn.Conv2d(3 * config.grid * config.grid, config.planes, 1)
+        self.quality_in = QualityModulation(c16, count)
+        self.sixteenth = blocks(n16, c16)
+        self.quality_out = QualityModulation(c16, count)
+        self.codes = nn.Conv2d(c16, config.planes, 3, padding=1)
+        self.gain = Gain(config)
         self.importance = nn.Sequential(
-            nn.Conv2d(c8, side, 3, padding=1),
-            nn.ReLU(),
-            ResidualBlock(side),
-            ResidualBlock(side),
-            nn.Conv2d(side, 1, 1),
+            nn.Conv2d(c16, side, 3, padding=1), nn.ReLU(), ResidualBlock(side), nn.Conv2d(side, 1, 1)
         )
         self.quality_importance = QualityModulation(1, count)
+        if not self.codes.weight.is_meta:  # there, normal_ would import torch's compiler: two seconds for nothing
+            nn.init.normal_(self.importance[-1].weight, std=0.01)  # type: ignore[arg-type]
+        nn.init.constant_(self.importance[-1].bias, OPEN_LOGIT)  # type: ignore[arg-type]
+        self.trunk = c16
 
     def features(self, x: Tensor) -> Tensor:
-        """The part that does not depend on the quality: x [B,3,H,W] in [0,1] -> [B,c8,H/8,W/8]."""
+        """The part that does not depend on the quality: x [B,3,H,W] in [0,1] -> [B,c16+n,H/16,W/16] float32."""
         x = x * 2 - 1
         h = F.relu(self.stem(F.pixel_unshuffle(x, 4)), inplace=True)  # [B,c4,H/4,W/4]
-        h = self.down(self.quarter(h))  # [B,c8,H/8,W/8]
-        return h + self.shortcut(F.pixel_unshuffle(x, GRID))
+        h = self.down_eighth(self.quarter(h)) + self.shortcut_eighth(F.pixel_unshuffle(x, 8))  # [B,c8,H/8,W/8]
+        h = self.down(self.eighth(h))  # [B,c16,H/16,W/16]
+        with torch.autocast(x.device.type, enabled=False):  # codes are rounded: bfloat16 would add to their error
+            linear = self.shortcut(F.pixel_unshuffle(x.float(), 16))  # [B,n,H/16,W/16]
+        return torch.cat([h.float(), linear], 1)
 
     def heads(self, features: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B,c8,h,w], quality_index [B] or [B,h,w] -> code features [B,n,h,w], importance [B,1,h,w].
+        """features [B,c16+n,h,w], quality_index [B] or [B,h,w] -> code features [B,n,h,w], importance [B,1,h,w].
 
-        Neither has its sigmoid yet.
+        The binarizer takes the code features as they are; the importance has no sigmoid yet.
         """
-        h = self.quality_out(self.eighth(self.quality_in(features, quality_index)), quality_index)
+        trunk, linear = features.tensor_split([self.trunk], 1)
+        h = self.quality_out(self.sixteenth(self.quality_in(trunk, quality_index)), quality_index)
         importance = self.quality_importance(self.importance(h), quality_index)
-        return self.codes(h).float(), importance.float()
+        with torch.autocast(h.device.type, enabled=False):
+            codes = (self.codes(h.float()) + linear) * self.gain(quality_index)
+        return codes, importance.float()
 
     def forward(self, x: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B,3,H,W] in [0,1] (H, W multiples of 8) -> as `heads`."""
+        """x [B,3,H,W] in [0,1] (H, W multiples of 16) -> as `heads`."""
         return self.heads(self.features(x), quality_index)
 
 
 class Decoder(nn.Module):
-    """Codes in {-1, 0, 1} -> pixels."""
+    """Integer codes -> pixels."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        c4, c8, count = config.quarter_channels, config.eighth_channels, config.quality_count
-        self.stem = nn.Conv2d(config.planes, c8, 3, padding=1)
-        self.quality_in = QualityModulation(c8, count)
-        self.eighth = blocks(config.decoder_eighth_blocks, c8)
-        self.quality_out = QualityModulation(c8, count)
+        c4, c8, c16 = config.quarter_channels, config.eighth_channels, config.sixteenth_channels
+        count, (n4, n8, n16) = config.quality_count, config.decoder_blocks
+        self.gain = Gain(config)
+        self.stem = nn.Conv2d(config.planes, c16, 3, padding=1)
+        self.quality_sixteenth = QualityModulation(c16, count)
+        self.sixteenth = blocks(n16, c16)
+        self.up_eighth = nn.Conv2d(c16, c8 * 4, 1)
+        self.quality_eighth = QualityModulation(c8, count)
+        self.eighth = blocks(n8, c8)
         self.up = nn.Conv2d(c8, c4 * 4, 1)
-        self.shortcut_in = nn.Conv2d(c8, 3 * GRID * GRID, 1)  # linear block transforms beside the trunk
-        self.shortcut_out = nn.Conv2d(c8, 3 * GRID * GRID, 1)
-        self.quarter = blocks(config.decoder_quarter_blocks, c4)
+        self.quarter = blocks(n4, c4)
         self.out = nn.Conv2d(c4, 3 * 4 * 4, 3, padding=1)
+        self.shortcut = nn.Conv2d(config.planes, 3 * config.grid * config.grid, 1)  # linear block transforms
+        self.shortcut_eighth = nn.Conv2d(c8, 3 * 8 * 8, 1)
 
     def forward(self, codes: Tensor, quality_index: Tensor) -> Tensor:
-        """codes [B,n,h,w], quality_index [B] or [B,h,w] -> picture [B,3,8h,8w]; nominally in [0,1], not clamped."""
-        x = self.quality_in(self.stem(codes), quality_index)  # [B,c8,h,w]
-        linear = self.shortcut_in(x)
-        x = self.quality_out(self.eighth(x), quality_index)
-        linear = F.pixel_shuffle((linear + self.shortcut_out(x)).float(), GRID)  # [B,3,8h,8w]
-        x = self.quarter(F.pixel_shuffle(self.up(x), 2))  # [B,c4,2h,2w]
+        """codes [B,n,h,w], quality_index [B] or [B,h,w] -> picture [B,3,16h,16w]; nominally in [0,1], not clamped."""
+        with torch.autocast(codes.device.type, enabled=False):
+            y = codes.float() / self.gain(quality_index)
+            linear = F.pixel_shuffle(self.shortcut(y), 16)  # [B,3,16h,16w]
+        x = self.sixteenth(self.quality_sixteenth(self.stem(y), quality_index))  # [B,c16,h,w]
+        x = F.pixel_shuffle(self.up_eighth(x), 2)  # [B,c8,2h,2w]
+        x = self.eighth(self.quality_eighth(x, finer(quality_index)))
+        linear = linear + F.pixel_shuffle(self.shortcut_eighth(x).float(), 8)
+        x = self.quarter(F.pixel_shuffle(self.up(x), 2))  # [B,c4,4h,4w]
         return (F.pixel_shuffle(self.out(x).float(), 4) + linear) * 0.5 + 0.5

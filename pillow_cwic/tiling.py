@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 from .config import GRID
 
-WINDOW = 192
-"""Largest side of a window's core in code positions (1536 pixels): bounds the memory of the CNNs."""
+WINDOW = 80
+"""Largest side of a window's core in code positions (1280 pixels): bounds the memory of the CNNs."""
 
 MIN_POSITIONS = 3
-"""Smallest side of the code grid: tiny pictures are extended to 24 pixels (+6 dB at 1 to 8 pixels, for 7 bytes)."""
+"""Smallest side of the code grid: tiny pictures are extended to 48 pixels."""
 
 
 class Box(NamedTuple):
@@ -93,13 +93,9 @@ def tiles(width: int, height: int, tile_size: int, grid: int = GRID) -> list[Box
     return _divide(code_grid(width, height, grid), tile_size // grid)
 
 
-def windows(area: Box, grid: int = GRID) -> list[Box]:
-    """Cores of about equal size that cover `area` on the code grid, none larger than WINDOW on a side.
-
-    WINDOW counts positions of GRID pixels: on a coarser grid there are as many fewer.
-    """
-    largest = max(1, WINDOW * GRID // grid)
-    columns, rows = -(-area.width // largest), -(-area.height // largest)
+def windows(area: Box) -> list[Box]:
+    """Cores of about equal size that cover `area` on the code grid, none larger than WINDOW on a side."""
+    columns, rows = -(-area.width // WINDOW), -(-area.height // WINDOW)
     side = (-(-area.width // columns), -(-area.height // rows))
     return _divide(area, *side)
 

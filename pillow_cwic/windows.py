@@ -18,7 +18,7 @@ Pixels = NDArray[np.uint8]
 QualityShift = NDArray[np.float32]
 
 CACHED_PIXELS = 1 << 25
-"""Pixels up to which features are kept between qualities: 512 MB at 256 channels and 1/8 resolution."""
+"""Pixels up to which features are kept between qualities: 256 MB at 480 channels and 1/16 resolution."""
 
 
 class Analysis:
@@ -36,15 +36,15 @@ class Analysis:
         self._features: dict[Box, Tensor] = {}
 
     def codes(self, quality_index: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The codes [h,w,n], of the model's code type, the importance levels uint8 [h,w], and what rounding left.
+        """The codes int16 [h,w,n], the importance levels uint8 [h,w], and what rounding left.
 
         That is int8 [h,w,n] in sixteenths of a step; None where codes are signs.
         """
         shape = self.grid.height, self.grid.width
-        codes = torch.empty(*shape, self.model.config.planes, dtype=self.model.code_type, device="cpu")
+        codes = torch.empty(*shape, self.model.config.planes, dtype=torch.int16, device="cpu")
         level = torch.empty(shape, dtype=torch.uint8, device="cpu")
         rest = torch.empty_like(codes, dtype=torch.int8) if self.model.binarize is code_integers else None
-        for core in windows(self.grid, self.model.config.grid):
+        for core in windows(self.grid):
             window = core.grow(self.model.config.encoder_halo, self.grid)
             with inference():
                 y, q = self._window(window, quality_index)
@@ -103,7 +103,7 @@ def synthesize(
     """
     out = np.empty((region.height, region.width, 3), np.uint8)
     grid = model.config.grid
-    for core in windows(covering(region, grid), grid):
+    for core in windows(covering(region, grid)):
         window = core.grow(model.config.decoder_halo, present)
         part = codes[window.within(present).slices].to(model.device)
         with inference():

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 from independent_entropy import Integers, Model
-from independent_network import Floats
-from independent_planes import PlanesDecoder, PlanesTile
-from independent_successive import SuccessiveDecoder, SuccessiveTile
+from independent_network import Decoder, Floats
+from independent_tile import Tile
 from PIL import Image
 
 SIGNATURE = bytes.fromhex("89 43 57 49 43 0D 0A 1A")
+GRID = 16  # pixels of a code position along each side: section 5, "What a tile holds"
 
 
 class Header(NamedTuple):
@@ -57,17 +57,16 @@ class File:
         self.header = Header(*struct.unpack(">4B2I8s", self.sections[0][1]))
         if self.header.version != 1 or self.header.model_id.hex() != model.id:
             raise ValueError(f"not a version 1 file of this model: {self.header}")
-        size, family = model.side, SuccessiveTile if model.successive else PlanesTile
-        rows, columns = max(3, -(-self.header.height // size)), max(3, -(-self.header.width // size))
+        rows, columns = (max(3, -(-size // GRID)) for size in (self.header.height, self.header.width))
         self.level = np.zeros((rows, columns), np.int64)
         self.codes = np.zeros((rows, columns, model.config["kept_planes"][-1]), np.int64)
         self.tiles = []
-        side = (1 << self.header.log2_tile) // size
-        tile_columns = -(-self.header.width // (size * side))
+        side = (1 << self.header.log2_tile) // GRID
+        tile_columns = -(-self.header.width // (GRID * side))
         for n, payload in enumerate(self.payloads("TILE")):
             top, left = n // tile_columns * side, n % tile_columns * side
             place = slice(top, min(top + side, rows)), slice(left, min(left + side, columns))
-            tile = family(model, self.header.quality_index, self.level[place].shape, payload)
+            tile = Tile(model, self.header.quality_index, self.level[place].shape, payload)
             self.level[place], self.codes[place] = tile.level, tile.codes
             self.tiles.append(tile)
 
@@ -80,7 +79,7 @@ class File:
         everywhere = np.full(self.level.shape, float(self.header.quality_index))
         for png in self.payloads("QMAP"):
             blocks = np.asarray(Image.open(io.BytesIO(png))).astype(np.float64)
-            rows, columns = ((np.arange(count) + 0.5) * self.model.side / 32 - 0.5 for count in self.level.shape)
+            rows, columns = ((np.arange(count) + 0.5) / 2 - 0.5 for count in self.level.shape)
             down = np.stack([np.interp(rows, np.arange(len(blocks)), column) for column in blocks.T], 1)
             shift = np.stack([np.interp(columns, np.arange(blocks.shape[1]), row) for row in down]) - 128
             return np.clip(everywhere + shift, 0, self.model.config["quality_count"] - 1)
@@ -88,8 +87,7 @@ class File:
 
     def pixels(self) -> Integers:
         """Section 7: samples 0 to 255 [height,width,bands], alpha as the last band where there is one."""
-        decoder = SuccessiveDecoder if self.model.successive else PlanesDecoder
-        colours = decoder(self.model).picture(self.codes, self.qualities())
+        colours = Decoder(self.model).picture(self.codes, self.qualities())
         samples = np.rint(np.clip(colours, 0, 1) * 255).astype(np.int64)
         samples = samples.transpose(1, 2, 0)[: self.header.height, : self.header.width]
         if not self.header.flags & 1:

@@ -1,6 +1,6 @@
-"""The layers of the decoder CNNs, written from docs/format.md alone: section 7, "Terms".
+"""The decoder CNN, written from docs/format.md alone: section 7; each docstring names the part it follows.
 
-Imports nothing from the package. The networks themselves are in `independent_planes` and `independent_successive`.
+Imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from independent_entropy import Model
+from independent_entropy import Integers, Model
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
 
-class Network:
-    """Section 7, "Terms": the layers of a decoder CNN, in float64. All maps are [channels,rows,columns]."""
+class Decoder:
+    """The decoder CNN in float64. All maps are [channels,rows,columns]."""
 
     def __init__(self, model: Model) -> None:
         self.config = model.config
@@ -52,6 +52,23 @@ class Network:
         h = h / 2 * (1 + np.vectorize(math.erf)(h / math.sqrt(2)))
         scale, shift = np.split(self._dense(f"{name}.out", h), 2)
         return x * (1 + scale) + shift
+
+    def gain(self, quality: Floats) -> Floats:
+        """Section 7, "Layers": each channel's gain at each position [n,rows,columns]."""
+        t = quality / max(1, self.config["quality_count"] - 1) * 2 - 1
+        return np.exp(np.tensordot(self.tensors["gain.coefficients"], np.stack([t**0, t, t**2]), (0, 0)))
+
+    def picture(self, codes: Integers, quality: Floats) -> Floats:
+        """The same: codes [rows,columns,n] -> red, green, blue [3,16*rows,16*columns], nominally 0 to 1."""
+        b4, b8, b16 = self.config["decoder_blocks"]
+        a = codes.transpose(2, 0, 1) / self.gain(quality)
+        x = self.modulation("quality_sixteenth", self.convolution("stem", a), quality)
+        x = shuffled(self.convolution("up_eighth", self.blocks("sixteenth", b16, x)), 2)
+        b = self.blocks("eighth", b8, self.modulation("quality_eighth", x, np.kron(quality, np.ones((2, 2)))))
+        x = self.blocks("quarter", b4, shuffled(self.convolution("up", b), 2))
+        linear = shuffled(self.convolution("shortcut", a), 16)
+        linear_eighth = shuffled(self.convolution("shortcut_eighth", b), 8)
+        return (shuffled(self.convolution("out", x), 4) + linear + linear_eighth) / 2 + 1 / 2
 
     def _dense(self, name: str, x: Floats) -> Floats:
         return np.tensordot(self.tensors[f"{name}.weight"], x, 1) + self.tensors[f"{name}.bias"][:, None, None]

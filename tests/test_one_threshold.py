@@ -1,4 +1,4 @@
-"""The one-bit code as the successive family's special case: one threshold, codes -1 and +1 (`ladder = 0`)."""
+"""The special case of one threshold: codes are -1 and +1 (`ladder = 0`), one bit each."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import successive_model
+import tiny_model
 import torch
 from both_decoders import agree
 from independent_decoder import File
 from independent_entropy import Model as DocumentModel
-from independent_successive import SuccessiveTile
+from independent_tile import Tile
 from PIL import Image
 from training_pictures import write_pieces
 
 import pillow_cwic
 from pillow_cwic import codec, container, model, weights, windows
 from pillow_cwic.binarizer import signs
-from pillow_cwic.config import SuccessiveConfig, read_config
+from pillow_cwic.config import ModelConfig
 from pillow_cwic.errors import CwicError, FormatError
 from pillow_cwic.importance import kept
 from pillow_cwic.successive.context import log_scale, sign_bits
@@ -30,17 +30,17 @@ from pillow_cwic.successive.scale import SCALES
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.__main__ import main
 from pillow_cwic.training.losses import rate_distortion
-from pillow_cwic.training.successive_quantize import logistic_table
+from pillow_cwic.training.quantize import logistic_table
 
 CPU = torch.device("cpu")
-CONFIG = successive_model.ONE_BIT
+CONFIG = tiny_model.ONE_BIT
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model's weights file."""
     path = tmp_path_factory.mktemp("one-threshold") / "tiny.safetensors"
-    successive_model.export(path, config=CONFIG)
+    tiny_model.export(path, config=CONFIG)
     return path
 
 
@@ -75,12 +75,12 @@ def random_signs(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def test_a_ladder_of_none_is_a_configuration():
     """`ladder = 0` reads and writes as JSON and means one threshold; less than 0 or more than 63 is refused."""
-    assert read_config(json.loads(CONFIG.to_json())) == CONFIG
+    assert ModelConfig.from_dict(json.loads(CONFIG.to_json())) == CONFIG
     assert CONFIG.one_bit
-    assert not SuccessiveConfig().one_bit
+    assert not ModelConfig().one_bit
     for ladder in (-1, 64):
         with pytest.raises(ValueError, match=rf"ladder must be .* found {ladder}"):
-            SuccessiveConfig(ladder=ladder)
+            ModelConfig(ladder=ladder)
 
 
 def test_codes_are_the_signs_of_the_features(loaded, pixels):
@@ -162,7 +162,7 @@ def test_signs_survive_real_bytes(loaded, document, shape):
     found, levels = loaded.entropy.decode(stream, shape, 5)
     assert torch.equal(found, codes)
     assert torch.equal(levels, level)
-    tile = SuccessiveTile(document, 5, shape, stream)
+    tile = Tile(document, 5, shape, stream)
     assert np.array_equal(tile.codes, codes.numpy())
     assert tile.rewritten() == stream
     assert len(tile.bits) - tile.level_bits == int(codes.abs().sum())  # one bit for each code that exists
@@ -172,7 +172,7 @@ def test_signs_survive_real_bytes(loaded, document, shape):
 
 def test_real_bytes_are_what_training_estimates(loaded):
     """The stream is within 0.5% of the float networks' cross-entropy, which training minimises."""
-    joint, (codes, level) = successive_model.joint(config=CONFIG), random_signs(48, 40)
+    joint, (codes, level) = tiny_model.joint(config=CONFIG), random_signs(48, 40)
     v, q, index = codes.permute(2, 0, 1)[None].float(), level[None, None].float(), torch.tensor([4])
     with torch.no_grad():
         mean, log_s = joint.planes(v, q, index)
@@ -231,21 +231,22 @@ def test_tiles_regions_salvage_and_the_quality_map(path, document, pixels, monke
 
 # Training
 
-RECIPE = successive_model.RECIPE
+RECIPE = tiny_model.RECIPE
 for usual, here in (
     ('name = "tiny"', 'name = "signs"'),
-    ('family = "successive"', 'family = "successive"\nladder = 0'),
+    ("[model]", "[model]\nladder = 0"),
     ("[0, 3, 8, 16]", "[0, 4, 8, 16]"),
     ("quality_count = 8", "quality_count = 2"),
     ("[0, 7]", "[0, 1]"),
     ("2e-3", "5e-3"),
 ):
+    assert usual in RECIPE
     RECIPE = RECIPE.replace(usual, here)
 
 
 def test_every_parameter_learns_and_nothing_is_random():
     """The loss reaches all parts, the rate the encoder too; two passes in training cost the same bits, to the bit."""
-    joint = successive_model.joint(config=CONFIG).train()
+    joint = tiny_model.joint(config=CONFIG).train()
     torch.manual_seed(3)
     x, index = torch.rand(2, 3, 48, 48), torch.tensor([1, 6])
     outcome = joint(x, index)

@@ -1,4 +1,4 @@
-"""The successive family in the trainer: losses that teach all of it, and a run that ends in a usable model."""
+"""The trainer: losses that teach all of it, and a run that ends in a usable model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import successive_model
+import tiny_model
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -16,23 +16,23 @@ from training_pictures import write_pieces
 
 import pillow_cwic
 from pillow_cwic import weights
-from pillow_cwic.config import SuccessiveConfig
+from pillow_cwic.config import ModelConfig
 from pillow_cwic.successive.context import choose, logistic_bits
 from pillow_cwic.successive.ladder import Ladder
 from pillow_cwic.successive.scale import SCALES
 from pillow_cwic.training import pictures, principal, setup
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.__main__ import main
+from pillow_cwic.training.joint import JointCodec
 from pillow_cwic.training.losses import rate_distortion
+from pillow_cwic.training.quantize import logistic_table
 from pillow_cwic.training.step import Step
 from pillow_cwic.training.stream import CropStream, StreamPool
-from pillow_cwic.training.successive_joint import SuccessiveCodec
-from pillow_cwic.training.successive_quantize import logistic_table
 
 STAGE = recipes.Stage("plain", share=1.0, learning_rate=1e-3, final_learning_rate=1e-4)
 
 
-def outcome_and_loss(joint: SuccessiveCodec):
+def outcome_and_loss(joint: JointCodec):
     """One forward pass on noise, and the loss of the tiny recipe."""
     torch.manual_seed(3)
     x, index = torch.rand(2, 3, 48, 48), torch.tensor([1, 6])
@@ -42,7 +42,7 @@ def outcome_and_loss(joint: SuccessiveCodec):
 
 def test_every_parameter_learns():
     """The loss reaches every parameter of encoder, decoder and both entropy networks."""
-    joint = successive_model.joint().train()
+    joint = tiny_model.joint().train()
     _, loss = outcome_and_loss(joint)
     loss.backward()
     idle = [n for n, p in joint.named_parameters() if p.grad is None or float(p.grad.abs().sum()) == 0]
@@ -52,7 +52,7 @@ def test_every_parameter_learns():
 
 def test_without_the_importance_map_everything_is_kept_and_the_map_is_free():
     """`importance = false` keeps all channels at the top level and charges nothing for the map."""
-    joint = successive_model.joint().train()
+    joint = tiny_model.joint().train()
     with torch.no_grad():
         with_map, _ = outcome_and_loss(joint)
         joint.use_importance = False
@@ -65,14 +65,14 @@ def test_without_the_importance_map_everything_is_kept_and_the_map_is_free():
 def test_the_map_starts_open():
     """Before training every position is at the highest level: the rate closes what it can, nothing must be reopened."""
     torch.manual_seed(1)
-    joint = SuccessiveCodec(successive_model.CONFIG)
+    joint = JointCodec(tiny_model.CONFIG)
     outcome, _ = outcome_and_loss(joint)
     assert float(outcome.level.min()) == joint.config.levels - 1
 
 
 def test_exploring_opens_maps_further_but_never_closes_one():
     """A share of the pictures is coded at a level raised to a random floor; the map itself pays for its own levels."""
-    joint = successive_model.joint().train()
+    joint = tiny_model.joint().train()
     torch.manual_seed(2)
     p = torch.rand(400, 1, 3, 3)
     assert joint.opened(p) is p
@@ -101,7 +101,7 @@ def test_codes_are_chosen_as_the_coder_chooses():
 
 def test_learning_on_chosen_codes():
     """With `choose` everything still learns, and fewer bits are spent on the same weights than by rounding."""
-    joint = successive_model.joint()
+    joint = tiny_model.joint()
     with torch.no_grad():
         rounded, _ = outcome_and_loss(joint.eval())
         joint.choose = True
@@ -114,7 +114,7 @@ def test_learning_on_chosen_codes():
 
 def test_noise_stands_for_rounding_only_while_training():
     """In training two passes differ in rate but not in the picture; in evaluation nothing is random."""
-    joint = successive_model.joint().train()
+    joint = tiny_model.joint().train()
     x, index = torch.rand(1, 3, 48, 48), torch.tensor([4])
     with torch.no_grad():
         a, b = joint(x, index), joint(x, index)
@@ -124,10 +124,10 @@ def test_noise_stands_for_rounding_only_while_training():
         assert torch.equal(joint(x, index).plane_bits, joint(x, index).plane_bits)
 
 
-def started(seed: int = 1) -> tuple[SuccessiveCodec, torch.Tensor]:
+def started(seed: int = 1) -> tuple[JointCodec, torch.Tensor]:
     """A codec that starts with the principal components of smooth random crops, and such crops."""
     torch.manual_seed(seed)
-    joint = SuccessiveCodec(successive_model.CONFIG)
+    joint = JointCodec(tiny_model.CONFIG)
     joint.use_importance = False
 
     def draw() -> torch.Tensor:
@@ -171,7 +171,7 @@ def test_the_start_knows_every_channels_scale():
 
 def test_the_start_leaves_a_stream_where_it_began(tmp_path: Path):
     """Streamed pictures: the components come from many batches, and the first step still gets the first batch."""
-    recipe = recipes.parse(successive_model.RECIPE, "tiny.toml")
+    recipe = recipes.parse(tiny_model.RECIPE, "tiny.toml")
     usable, _ = pictures.survey(pictures.find([str(write_pieces(tmp_path / "photos")[0].parent)]), 48, 1)
     stream = CropStream(usable, recipe.data, seed=7)
     pool = StreamPool(stream, torch.device("cpu"), jobs=0, first_step=5)
@@ -184,7 +184,7 @@ def test_the_start_leaves_a_stream_where_it_began(tmp_path: Path):
 
 def test_linear_transforms_take_small_steps():
     """One step moves the linear transforms by 3 % of the learning rate, and other weights by all of it."""
-    recipe = recipes.parse(successive_model.RECIPE, "tiny")
+    recipe = recipes.parse(tiny_model.RECIPE, "tiny")
     torch.manual_seed(0)
     crops = torch.rand(2, 3, 48, 48)
     step = Step(recipe, SimpleNamespace(advance=lambda: None, draw=lambda: crops), torch.device("cpu"))
@@ -203,7 +203,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 30 steps, stopped and resumed on the way."""
     folder = tmp_path_factory.mktemp("run")
     write_pieces(folder / "photos")
-    (folder / "tiny.toml").write_text(successive_model.RECIPE)
+    (folder / "tiny.toml").write_text(tiny_model.RECIPE)
     command = ["train", str(folder / "tiny.toml"), "--data", str(folder / "photos"), "--out", str(folder / "out")]
     command += ["--steps", "30", "--jobs", "1", "--threads", "1", "--device", "cpu", "--quiet"]
     assert main([*command, "--stop-after", "0.001"]) == 0
@@ -226,31 +226,29 @@ def test_a_run_ends_with_less_loss_and_all_parts(run: Path):
 
 
 def test_its_model_is_exported_and_used_through_pillow(run: Path, photo: Image.Image, tmp_path: Path):
-    """`export` writes a weights file and a manifest that name the family; Pillow saves and opens with it."""
+    """`export` writes a weights file and a manifest with its configuration; Pillow saves and opens with it."""
     assert main(["export", str(run), "--name", "tiny", "--out", str(tmp_path)]) == 0
     entry = json.loads((tmp_path / "manifest.json").read_text())["models"][0]
-    assert entry["config"]["family"] == "successive"
+    assert entry["config"]["context_features"] == 16
     path = tmp_path / "tiny.safetensors"
     photo.save(tmp_path / "x.cwic", model=str(path), quality=1.0)
     with Image.open(tmp_path / "x.cwic") as image:
         found = np.asarray(image)
     assert found.shape == (72, 88, 3)
-    assert isinstance(weights.load(path, torch.device("cpu")).config, SuccessiveConfig)
+    assert isinstance(weights.load(path, torch.device("cpu")).config, ModelConfig)
     assert pillow_cwic.importance_map(tmp_path / "x.cwic").shape == (5, 6)
 
 
 @pytest.mark.parametrize("name", ["base", "small"])
-def test_the_shipped_recipes_are_of_this_family(name: str):
-    """`base` and `small` train the successive family, with crops that its grid divides."""
+def test_crops_are_whole_code_positions(name: str):
+    """A recipe whose crops the grid does not divide is refused."""
     recipe = recipes.load(name)
-    assert isinstance(recipe.model, SuccessiveConfig)
     with pytest.raises(ValueError, match="crop: expected a multiple of 16, found 168"):
         recipes.parse(recipe.text.replace(f"crop = {recipe.data.crop}", "crop = 168"), "x.toml")
 
 
-def test_exploring_is_refused_where_it_means_nothing():
-    """`explore` and `choose` in a one-bit recipe are errors that say what they are for."""
-    for line, reason in (("explore = 0.5", r"explore is for \[model\] family"), ("choose = true", "for integer codes")):
-        text = recipes.locate("onebit").read_text().replace("share = 0.2\n", f"share = 0.2\n{line}\n")
-        with pytest.raises(ValueError, match=reason):
-            recipes.parse(text, "x.toml")
+def test_choosing_among_signs_is_refused():
+    """`choose` in a recipe of one threshold is an error that says what it is for."""
+    text = recipes.locate("paper").read_text().replace("share = 0.5\n", "share = 0.5\nchoose = true\n", 1)
+    with pytest.raises(ValueError, match="for integer codes"):
+        recipes.parse(text, "x.toml")

@@ -15,8 +15,7 @@ from training_pictures import photographs
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.baselines import CODECS, Result, compared, measure
 from pillow_cwic.training.curves import Curve, CurvePoint, bd_rate, delta_table, load_anchors, mean_curves
-from pillow_cwic.training.families import joint_codec
-from pillow_cwic.training.joint import Outcome
+from pillow_cwic.training.joint import JointCodec, Outcome
 from pillow_cwic.training.losses import distortion_weight, importance_rate, ms_ssim, rate_distortion, similarities
 
 TINY = recipes.load("smoke").model
@@ -76,7 +75,7 @@ def test_rate_distortion_loss_by_hand() -> None:
     """The loss is the mean of (lambda / pivot) ** -balance * (bpp + lambda * 255^2 * MSE), lambda per sample."""
     recipe = recipes.load("smoke")
     torch.manual_seed(0)
-    joint, x, index = joint_codec(TINY), torch.rand(2, 3, 64, 64), torch.tensor([0, 7])
+    joint, x, index = JointCodec(TINY), torch.rand(2, 3, 64, 64), torch.tensor([0, 7])
     with torch.no_grad():
         outcome = joint(x, index)
     terms = rate_distortion(outcome, x, index, TINY, recipe.loss, replace(recipe.stages[0], ms_ssim_weight=0.0))
@@ -93,7 +92,7 @@ def test_first_stage_of_the_paper_has_no_importance_map() -> None:
     """Without the map all planes are kept, the map costs no bits, and neither its branch nor its network learns."""
     recipe = recipes.load("paper")
     torch.manual_seed(0)
-    joint, x, index = joint_codec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
+    joint, x, index = JointCodec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
     joint.use_importance, joint.rate_trains_encoder = False, False
     outcome = joint(x, index)
     importance_rate(outcome, x, recipe.loss, recipe.stages[0]).loss.backward()
@@ -114,7 +113,7 @@ def test_paper_loss_charges_only_importance_above_its_target() -> None:
     """
     recipe = recipes.load("paper")
     torch.manual_seed(0)
-    joint, x, index = joint_codec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
+    joint, x, index = JointCodec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
     joint.rate_trains_encoder = False
     outcome = joint(x, index)
     mean = outcome.importance.detach().mean().item()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pillow_cwic.config import ModelConfig, SuccessiveConfig
+from pillow_cwic.config import ModelConfig
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.recipe import Stage
 from pillow_cwic.training.schedule import Budget, Progress, learning_rate, stage_at
@@ -20,14 +20,14 @@ def test_shipped_recipes_load(name: str) -> None:
     assert sum(stage.share for stage in recipe.stages) == pytest.approx(1)
 
 
-def test_onebit_is_the_first_default() -> None:
-    """onebit.toml has the default model's configuration and the figures by which it was trained (DESIGN, section 5)."""
-    recipe = recipes.load("onebit")
-    assert recipe.model == ModelConfig()
-    assert (recipe.minutes, recipe.data.crop, recipe.data.batch) == (13.4, 256, 32)
-    assert [stage.ms_ssim_weight for stage in recipe.stages] == [0.0, 0.3]
-    assert stage_at(recipe.stages, 0.1999)[0] == 0
-    assert stage_at(recipe.stages, 0.2001)[0] == 1
+def test_base_is_the_default_configuration() -> None:
+    """base.toml has the default shape, begins with the context network alone and ends on chosen codes."""
+    recipe = recipes.load("base")
+    assert recipe.model == ModelConfig(lambda_max=0.2)
+    assert recipe.stages[0].train == ("planes",)
+    assert [stage.choose for stage in recipe.stages] == [False, False, False, True]
+    assert stage_at(recipe.stages, 0.0299)[0] == 0
+    assert stage_at(recipe.stages, 0.0301)[0] == 1
 
 
 def test_paper_is_two_stages() -> None:
@@ -36,7 +36,7 @@ def test_paper_is_two_stages() -> None:
     assert [stage.importance for stage in recipe.stages] == [False, True]
     assert [(stage.learning_rate, stage.final_learning_rate) for stage in recipe.stages] == [(1e-4, 1e-6)] * 2
     assert (recipe.loss.form, recipe.model.quality_count, recipe.data.crop) == ("importance", 1, 128)
-    assert isinstance(recipe.model, SuccessiveConfig)
+    assert isinstance(recipe.model, ModelConfig)
     assert recipe.model.one_bit
     assert recipe.model.kept_planes == tuple(range(0, 256, 16))  # as many bits per pixel as the paper's 4q at 1/8
 
@@ -70,7 +70,7 @@ def test_wrong_recipes_are_refused(old: str, new: str, message: str) -> None:
 
 def test_unknown_recipe_lists_the_known() -> None:
     """A recipe that is neither a file nor shipped is refused with the names there are."""
-    with pytest.raises(ValueError, match=r"no recipe 'smook': expected a TOML file or one of .*onebit, paper, .*smoke"):
+    with pytest.raises(ValueError, match=r"no recipe 'smook': expected a TOML file or one of base, paper, .*smoke"):
         recipes.load("smook")
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from training_pictures import write_pieces
 
 from pillow_cwic.training import recipe as recipes
-from pillow_cwic.training.families import joint_codec
+from pillow_cwic.training.joint import JointCodec
 from pillow_cwic.training.setup import Options
 from pillow_cwic.training.soap import TURN, Soap, first_basis, modes, preconditioned, statistics, turned, turned_back
 from pillow_cwic.training.train import train
@@ -89,7 +89,7 @@ def test_bases_stay_orthonormal() -> None:
 
 def test_preconditioned_are_the_mixing_convolutions() -> None:
     """SOAP takes convolutions that mix channels; linear shortcuts, depthwise filters, tables, biases stay AdamW's."""
-    joint = joint_codec(recipes.load("small").model)
+    joint = JointCodec(recipes.load("small").model)
     chosen = {id(weight) for weight in preconditioned(joint)}
     names = {name for name, parameter in joint.named_parameters() if id(parameter) in chosen}
     assert {"encoder.stem.weight", "decoder.out.weight", "decoder.up.weight", "planes.step.1.mid1.weight"} <= names

@@ -58,7 +58,7 @@ def test_list_is_a_table_of_all_models(run: Run, shared: Server) -> None:
         DEFAULT.name,
         "(default)",
         DEFAULT.id,
-        "12.0",
+        f"{DEFAULT.bytes / 1e6:.1f}",
         "MB",
         shipped,
         str(catalogue.builtin_path()),

@@ -21,11 +21,11 @@ from pillow_cwic.errors import WeightsError
 
 Parts = tuple[dict[str, Tensor], dict[str, str]]
 CPU = torch.device("cpu")
-GROUPS = range(tiny_model.CONFIG.plane_groups)
+PARTS = ("hidden", "depth1", "mid1", "depth2", "mid2", "out0", "out1", "out2", "out3")
 ENTROPY_LAYERS = [
     *(f"entropy.maps.{layer}" for layer in ("conv1", "conv2", "conv3", "out")),
     *(f"entropy.planes.{layer}" for layer in ("map_in", "map_mid")),
-    *(f"entropy.planes.{g}.{layer}" for g in GROUPS for layer in ("hidden", "mid", "out")),
+    *(f"entropy.planes.{step}.{part}" for step in range(4) for part in PARTS),
 ]
 
 
@@ -100,16 +100,20 @@ MISSHAPEN = {
         drop("entropy.probability"),
         "weights file has no tensor entropy.probability, expected torch.uint16 [257]",
     ),
+    "distribution_short": (
+        cut("entropy.logistic", 1),
+        "entropy.logistic is torch.int32 [64, 512], expected torch.int32 [64, 513]",
+    ),
     "coarsest_qualities": (
         cut("entropy.maps.coarsest", 0),
-        "entropy.maps.coarsest is torch.int16 [63, 15], expected torch.int16 [64, 15]",
+        "entropy.maps.coarsest is torch.int16 [7, 3], expected torch.int16 [8, 3]",
     ),
     "coarsest_nodes": (
         cut("entropy.maps.coarsest", 1),
-        "entropy.maps.coarsest is torch.int16 [64, 14], expected torch.int16 [64, 15]",
+        "entropy.maps.coarsest is torch.int16 [8, 2], expected torch.int16 [8, 3]",
     ),
     "coarsest_above": (
-        set_one("entropy.maps.coarsest", (63, 14), 129),
+        set_one("entropy.maps.coarsest", (7, 2), 129),
         "entropy.maps.coarsest holds 129, expected -128 to 128",
     ),
     "coarsest_below": (
@@ -118,47 +122,47 @@ MISSHAPEN = {
     ),
     "map_bias_qualities": (
         cut("entropy.maps.conv1.bias", 0),
-        "entropy.maps.conv1.bias is torch.int32 [63, 7, 64], expected torch.int32 [64, 7, 64]",
+        "entropy.maps.conv1.bias is torch.int32 [7, 7, 8], expected torch.int32 [8, 7, 8]",
     ),
     "map_bias_stages": (
         cut("entropy.maps.conv1.bias", 1),
-        "entropy.maps.conv1.bias is torch.int32 [64, 6, 64], expected torch.int32 [64, 7, 64]",
+        "entropy.maps.conv1.bias is torch.int32 [8, 6, 8], expected torch.int32 [8, 7, 8]",
     ),
     "map_bias_without_axes": (
-        put("entropy.maps.conv1.bias", torch.zeros(64, dtype=torch.int32)),
-        "entropy.maps.conv1.bias is torch.int32 [64], expected torch.int32 [64, 7, 64]",
+        put("entropy.maps.conv1.bias", torch.zeros(8, dtype=torch.int32)),
+        "entropy.maps.conv1.bias is torch.int32 [8], expected torch.int32 [8, 7, 8]",
     ),
     "plane_bias_qualities": (
         cut("entropy.planes.3.hidden.bias", 0),
-        "entropy.planes.3.hidden.bias is torch.int32 [63, 32], expected torch.int32 [64, 32]",
+        "entropy.planes.3.hidden.bias is torch.int32 [7, 24], expected torch.int32 [8, 24]",
     ),
     "plain_bias_with_an_axis": (
-        put("entropy.planes.3.mid.bias", torch.zeros(1, 32, dtype=torch.int32)),
-        "entropy.planes.3.mid.bias is torch.int32 [1, 32], expected torch.int32 [32]",
+        put("entropy.planes.3.mid1.bias", torch.zeros(1, 24, dtype=torch.int32)),
+        "entropy.planes.3.mid1.bias is torch.int32 [1, 24], expected torch.int32 [24]",
     ),
     "map_width": (
         cut("entropy.maps.out.weight", 1),
-        "entropy.maps.out.weight is torch.int16 [64, 14], expected torch.int16 [64, 15]",
+        "entropy.maps.out.weight is torch.int16 [8, 2], expected torch.int16 [8, 3]",
     ),
     "plane_width": (
-        cut("entropy.planes.15.out.weight", 1),
-        "entropy.planes.15.out.weight is torch.int16 [32, 7], expected torch.int16 [32, 8]",
+        cut("entropy.planes.3.out3.weight", 1),
+        "entropy.planes.3.out3.weight is torch.int16 [24, 7], expected torch.int16 [24, 8]",
     ),
     "plane_inputs": (
         cut("entropy.planes.1.hidden.weight", 0),
-        "entropy.planes.1.hidden.weight is torch.int16 [231, 32], expected torch.int16 [232, 32]",
+        "entropy.planes.1.hidden.weight is torch.int16 [47, 24], expected torch.int16 [48, 24]",
     ),
-    "last_group_missing": (
-        drop("entropy.planes.15.hidden.weight"),
-        "weights file has no tensor entropy.planes.15.hidden.weight, expected torch.int16 [1240, 32]",
+    "last_step_missing": (
+        drop("entropy.planes.3.hidden.weight"),
+        "weights file has no tensor entropy.planes.3.hidden.weight, expected torch.int16 [48, 24]",
     ),
     "weight_wider": (
         cast("entropy.maps.conv2.weight", torch.int32),
-        "entropy.maps.conv2.weight is torch.int32 [576, 64], expected torch.int16 [576, 64]",
+        "entropy.maps.conv2.weight is torch.int32 [72, 8], expected torch.int16 [72, 8]",
     ),
     "weight_float": (
         cast("entropy.maps.conv2.weight", torch.float16),
-        "entropy.maps.conv2.weight is torch.float16 [576, 64], expected torch.int16 [576, 64]",
+        "entropy.maps.conv2.weight is torch.float16 [72, 8], expected torch.int16 [72, 8]",
     ),
     "network_missing": (
         drop("decoder.out.bias"),
@@ -166,11 +170,11 @@ MISSHAPEN = {
     ),
     "network_misshapen": (
         cut("decoder.stem.weight", 1),
-        "decoder.stem.weight is torch.float16 [16, 127, 3, 3], expected torch.float16 [16, 128, 3, 3]",
+        "decoder.stem.weight is torch.float16 [16, 15, 3, 3], expected torch.float16 [16, 16, 3, 3]",
     ),
     "network_type": (
         cast("encoder.codes.bias", torch.float32),
-        "encoder.codes.bias is torch.float32 [128], expected torch.float16 [128]",
+        "encoder.codes.bias is torch.float32 [16], expected torch.float16 [16]",
     ),
     "encoder_extra": (
         put("encoder.eighth.1.conv.bias", torch.zeros(8, dtype=torch.float16)),
@@ -198,7 +202,7 @@ def test_a_misshapen_tensor_is_refused_by_name(case, parts, tmp_path):
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("layer", [name for name in ENTROPY_LAYERS if name.count(".") == 2 or ".15." in name])
+@pytest.mark.parametrize("layer", [name for name in ENTROPY_LAYERS if name.count(".") == 2 or ".3." in name])
 @pytest.mark.parametrize("part", ["weight", "bias"])
 def test_no_axis_of_any_layer_goes_unchecked(layer, part, parts, tmp_path):
     """One slice less along any axis of the weight or the bias of any layer is refused."""
@@ -219,7 +223,7 @@ def test_one_row_of_a_bias_can_break_the_bound(name, parts, tmp_path):
 
 def test_the_bound_is_sharp(parts, tmp_path):
     """A bias that leaves every sum at 2^24 - 1 or below loads; one more is refused."""
-    layer, limit = "entropy.planes.0.out", 127
+    layer, limit = "entropy.planes.0.out0", 127
     reach = int((parts[0][f"{layer}.weight"].long().abs() * limit).sum(0)[0]) + 256
     most = 2**24 - 1 - reach
     load_changed(parts, tmp_path / "good.safetensors", set_one(f"{layer}.bias", (0,), most))
@@ -231,11 +235,11 @@ CONFIGURED = {
     "unknown_field": ({"colour": 1}, "unknown model configuration field(s): colour"),
     "text_for_a_number": ({"quality_count": "64"}, "quality_count must be a whole number from 1 up, found '64'"),
     "half_a_channel": ({"map_channels": 6.5}, "map_channels must be a whole number from 1 up, found 6.5"),
-    "no_groups": ({"plane_groups": 0}, "plane_groups must be a whole number from 1 up, found 0"),
-    "blocks_below_none": ({"decoder_eighth_blocks": -1}, "decoder_eighth_blocks must be a whole number from 0 up"),
-    "groups_that_do_not_divide": ({"plane_groups": 3}, "plane_groups = 3 does not divide the 128 planes"),
-    "three_levels": ({"kept_planes": [0, 2, 128]}, "kept_planes must be a strictly increasing list of 2, 4, 8 or 16"),
-    "half_a_plane": ({"kept_planes": [0, 127.5]}, "kept_planes must be whole numbers, found (0, 127.5)"),
+    "no_width": ({"context_features": 0}, "context_features must be a whole number from 1 up, found 0"),
+    "blocks_below_none": ({"decoder_blocks": [1, -1, 1]}, "decoder_blocks must be three whole numbers from 0 up"),
+    "planes_off_the_quarters": ({"kept_planes": [0, 18]}, "the last of kept_planes must be a multiple of 4, found 18"),
+    "three_levels": ({"kept_planes": [0, 2, 16]}, "kept_planes must be a strictly increasing list of 2, 4, 8 or 16"),
+    "half_a_plane": ({"kept_planes": [0, 15.5]}, "kept_planes must be whole numbers, found (0, 15.5)"),
     "quality_65": ({"quality_count": 65}, "quality_count must be 1..64, found 65"),
 }
 
@@ -275,10 +279,10 @@ def test_wrong_metadata_is_refused(metadata, message, parts, tmp_path):
 def test_a_configuration_of_another_size_names_the_first_tensor_that_differs(parts, tmp_path):
     """Metadata that describe a wider model than the tensors make is refused by a tensor's name and shapes."""
     path = tmp_path / "bad.safetensors"
-    save_file(parts[0], path, {model.FORMAT: json.dumps(json.loads(parts[1][model.FORMAT]) | {"map_channels": 65})})
+    save_file(parts[0], path, {model.FORMAT: json.dumps(json.loads(parts[1][model.FORMAT]) | {"map_channels": 9})})
     with pytest.raises(WeightsError) as error:
         model.load(path, CPU, id="0" * 16)
-    assert str(error.value) == ("entropy.maps.conv1.weight is torch.int16 [75, 64], expected torch.int16 [75, 65]")
+    assert str(error.value) == ("entropy.maps.conv1.weight is torch.int16 [75, 8], expected torch.int16 [75, 9]")
 
 
 @pytest.mark.parametrize("kept", [0, 7, 8, 5_000, -1], ids=lambda kept: f"bytes_{kept}")

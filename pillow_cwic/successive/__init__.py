@@ -1,1 +1,1 @@
-"""The second family of models: integer codes from the successive binarizer, at 1/16 resolution."""
+"""The codes of the successive binarizer: their order, their distributions, and the ladder of decisions they are."""

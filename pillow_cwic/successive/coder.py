@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..config import SuccessiveConfig
+from ..config import ModelConfig
 from ..errors import WeightsError
 from ..integer_layer import (
     CEILING,
@@ -66,7 +66,7 @@ class DepthwiseLayer:
 class _Step:
     """The layers of one quadtree step."""
 
-    def __init__(self, weights: IntegerWeights, config: SuccessiveConfig, step: int) -> None:
+    def __init__(self, weights: IntegerWeights, config: ModelConfig, step: int) -> None:
         width, name = config.context_features, f"planes.{step}"
         self.step = step
         limits = [ONE] * (config.levels + 4) + [CEILING] * config.map_features
@@ -101,10 +101,10 @@ def _output(weights: IntegerWeights, name: str, width: int, outputs: int) -> Lay
     return layer
 
 
-class SuccessiveCoder:
+class CodeCoder:
     """The integer codes of a tile, in four quadtree steps."""
 
-    def __init__(self, weights: IntegerWeights, config: SuccessiveConfig) -> None:
+    def __init__(self, weights: IntegerWeights, config: ModelConfig) -> None:
         self.config, self.dtype = config, weights.dtype
         side = config.map_features
         self.map_in = weights.layer("planes.map_in", [config.levels // 2 * LEVEL_UNIT, ONE] * 25, side)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..config import SuccessiveConfig
+from ..config import ModelConfig
 from ..entropy_networks import clamped_relu, level_input
 from . import order
 from .scale import COARSE, EXCHANGE, FIRST_LOG_SCALE, LAST_LOG_SCALE, MEAN_MAX, OUTPUT_BITS, SCALES, SEEN
@@ -62,7 +62,7 @@ def context_input(codes: Tensor) -> Tensor:
 class StepNetwork(nn.Module):
     """One quadtree step: what is known at all positions -> mean and scale outputs of every channel."""
 
-    def __init__(self, config: SuccessiveConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         width, n = config.context_features, config.planes
         self.known = nn.Conv2d(2 * n, width, 1)
@@ -107,7 +107,7 @@ class ContextNetwork(nn.Module):
 
     steps: Tensor
 
-    def __init__(self, config: SuccessiveConfig) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         side, n = config.map_features, config.planes
         self.levels = config.levels

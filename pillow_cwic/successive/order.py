@@ -1,4 +1,4 @@
-"""The order in which the codes of the successive family are visited: four quadtree steps.
+"""The order in which the codes are visited: four quadtree steps.
 
 Positions fall into 2x2 cells, channels into quarters (channel % 4). In every step each position of a cell codes another
 quarter, so that each step sees a quarter more of every neighbourhood. Known to the float network and to the integer

@@ -32,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 def add_train(train: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
-    train.add_argument("recipe", help="a TOML file, or the name of a shipped recipe (onebit, paper, smoke)")
+    train.add_argument("recipe", help="a TOML file, or the name of a shipped recipe (base, paper, small, smoke)")
     train.add_argument("--data", nargs="+", required=True, metavar="DIR_OR_TAR", help="training pictures")
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
     train.add_argument("--minutes", type=float, help="wall-clock budget over all sessions; default: the recipe's")

@@ -1,17 +1,16 @@
 """The whole codec as one differentiable module: what is trained jointly, rate against distortion."""
 
-import math
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..binarizer import signs
+from ..binarizer import signs, successive
 from ..config import ModelConfig
-from ..entropy_networks import MapNetwork, PlaneNetwork
+from ..entropy_networks import MapNetwork
 from ..importance import mask, quantize
 from ..networks import Decoder, Encoder
+from ..successive.context import ContextNetwork, choose, logistic_bits, sign_bits
 
 
 class Outcome(NamedTuple):
@@ -25,7 +24,7 @@ class Outcome(NamedTuple):
 
 
 class JointCodec(nn.Module):
-    """Encoder, binarizer, importance map, entropy networks and decoder."""
+    """Encoder, successive binarizer (of one threshold or many), importance map, entropy networks and decoder."""
 
     first_level: Tensor
 
@@ -33,37 +32,65 @@ class JointCodec(nn.Module):
         super().__init__()
         self.config = config
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.planes, self.maps = PlaneNetwork(config), MapNetwork(config)
+        self.planes, self.maps = ContextNetwork(config), MapNetwork(config)
         self.register_buffer("first_level", torch.tensor(config.first_level).float(), persistent=False)
         self.entropy_dtype = torch.float32
-        self.use_importance = True  # False: every plane is kept everywhere (the paper's first stage)
+        self.use_importance = True  # False: every code is kept everywhere (the paper's first stage)
         self.rate_trains_encoder = True  # False: bits teach the entropy networks only (the paper's loss)
+        self.choose = False  # codes as the coder chooses them, not just rounded
+        self.explore = 0.0  # share of the pictures whose importance is raised at random, in training
 
     def forward(self, x: Tensor, quality_index: Tensor) -> Outcome:
         """x [B,3,H,W] in [0,1], quality_index [B] -> Outcome; differentiable in everything that is trained."""
         config = self.config
-        features, logit = self.encoder(x, quality_index)
+        y, logit = self.encoder(x, quality_index)
         p = torch.sigmoid(logit) if self.use_importance else torch.ones_like(logit)
-        sign = signs(features)
-        kept = mask(p, self.first_level, config.levels)
-        picture = self.decoder(sign * kept, quality_index)
-        level = quantize(p, config.levels).detach().nan_to_num()  # as an index NaN would be fatal, not just skipped
-        seen = (sign, kept, p) if self.rate_trains_encoder else (sign.detach(), kept.detach(), p.detach())
-        low = self.entropy_dtype == torch.bfloat16
-        with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=low):
+        opened = self.opened(p)
+        kept = mask(opened, self.first_level, config.levels)
+        codes = signs(y) if config.one_bit else successive(y)
+        level = quantize(opened, config.levels).detach().nan_to_num()  # a NaN as an index would be fatal
+        low = torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=self.entropy_dtype == torch.bfloat16)
+        if self.choose:
+            with torch.no_grad(), low:
+                chosen = choose(y, *self.planes(codes * kept, level, quality_index, self.entropy_dtype))
+            codes = y + (chosen - y).detach()
+        picture = self.decoder(codes * kept, quality_index)
+        # Noise in place of rounding: the rate is differentiable in y. Without training it is the true one. The rate of
+        # signs is differentiable in them, and their proxy function in y.
+        noisy = y + torch.rand_like(y) - 0.5 if self.training and not config.one_bit else codes
+        seen = (noisy, codes, kept, p)
+        if not self.rate_trains_encoder:
+            seen = (noisy.detach(), codes.detach(), kept.detach(), p.detach())
+        with low:
             plane_bits, bits_of_map = self.bits(*seen, level, quality_index)
         return Outcome(picture, plane_bits, bits_of_map, level, p)
 
+    def opened(self, p: Tensor) -> Tensor:
+        """Importance [B,1,h,w] -> the same, but for a share of the pictures raised to a random floor, off the graph.
+
+        A channel that the map closes everywhere stops learning, so nothing would ever pay for opening it again: the map
+        starves high qualities. On these pictures the networks learn what more channels are good for.
+        """
+        if self.explore == 0 or not self.training:
+            return p
+        chosen, floor = torch.rand(2, len(p), 1, 1, 1, device=p.device)
+        return torch.where(chosen < self.explore, torch.maximum(p.detach(), floor), p)
+
     def bits(
-        self, sign: Tensor, kept: Tensor, p: Tensor, level: Tensor, quality_index: Tensor
+        self, noisy: Tensor, codes: Tensor, kept: Tensor, p: Tensor, level: Tensor, quality_index: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Bits of the code planes and of the importance map, [B] each, in float32."""
-        logits = self.planes(sign * kept, level, quality_index, self.entropy_dtype)  # codes in {-1,0,1}
-        cost = F.softplus(-logits * sign) / math.log(2)  # [B,n,h,w], differentiable in the sign too
-        plane_bits = (cost * kept).sum((1, 2, 3))
+        """Bits of the codes and of the importance map, [B] each, in float32."""
+        mean, log_s = self.planes(codes * kept, level, quality_index, self.entropy_dtype)
+        code_bits = sign_bits if self.config.one_bit else logistic_bits
+        bits = code_bits(noisy, mean, log_s)
+        if self.choose and self.training:  # the chosen codes teach their distribution, the noise teaches the encoder
+            noisy_bits = code_bits(noisy, mean.detach(), log_s.detach())
+            bits = code_bits(codes.detach(), mean, log_s) + noisy_bits - noisy_bits.detach()
+        plane_bits = (bits * kept).sum((1, 2, 3))
         if not self.use_importance:
             return plane_bits, torch.zeros_like(plane_bits)
-        return plane_bits, map_bits(self.maps, p, level, quality_index)
+        own = quantize(p, self.config.levels).detach().nan_to_num()
+        return plane_bits, map_bits(self.maps, p, own, quality_index)
 
 
 def map_bits(maps: MapNetwork, p: Tensor, level: Tensor, quality_index: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..config import AnyConfig
+from ..config import ModelConfig
 from .joint import Outcome
 from .recipe import LossRecipe, Stage
 
@@ -32,7 +32,7 @@ class Terms(NamedTuple):
 
 
 def rate_distortion(
-    outcome: Outcome, x: Tensor, quality_index: Tensor, config: AnyConfig, recipe: LossRecipe, stage: Stage
+    outcome: Outcome, x: Tensor, quality_index: Tensor, config: ModelConfig, recipe: LossRecipe, stage: Stage
 ) -> Terms:
     """Mean over the batch of weight * (bpp + lambda * distortion); each sample has its own quality index and lambda."""
     pixels = x.shape[2] * x.shape[3]
@@ -62,7 +62,7 @@ def importance_rate(outcome: Outcome, x: Tensor, recipe: LossRecipe, stage: Stag
     )
 
 
-def distortion_weight(quality_index: Tensor, config: AnyConfig) -> Tensor:
+def distortion_weight(quality_index: Tensor, config: ModelConfig) -> Tensor:
     """Lambda of every quality index [B], as the configuration's `distortion_weight`."""
     position = quality_index.float() / max(1, config.quality_count - 1)
     return config.lambda_min * (config.lambda_max / config.lambda_min) ** position

@@ -9,14 +9,14 @@ from typing import Any
 from safetensors.torch import load_file
 
 from .. import catalogue, manifest
-from ..config import AnyConfig
+from ..config import ModelConfig
 from . import evaluate
 from . import recipe as recipes
 from .baselines import CODECS
 from .checkpoint import write_atomically
 from .curves import Curve
 from .export import export_weights
-from .families import AnyCodec, joint_codec
+from .joint import JointCodec
 from .recipe import Recipe
 
 CALIBRATION_POINTS = 9
@@ -77,14 +77,14 @@ def package(options: Options) -> manifest.Entry:
     return checked
 
 
-def load_joint(run: Path, recipe: Recipe) -> AnyCodec:
+def load_joint(run: Path, recipe: Recipe) -> JointCodec:
     """The run's averaged weights in a joint codec; OSError if there are none, ValueError if they do not fit."""
     path = run / "weights.safetensors"
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: the run has not been trained, or not to an end; see its checkpoint"
         )
-    joint = joint_codec(recipe.model)
+    joint = JointCodec(recipe.model)
     try:
         joint.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     except RuntimeError as error:
@@ -98,13 +98,13 @@ def read_facts(run: Path) -> dict[str, Any]:
     return json.loads(path.read_text("utf-8")) if path.is_file() else {}
 
 
-def calibration_indices(config: AnyConfig) -> list[int]:
+def calibration_indices(config: ModelConfig) -> list[int]:
     """The quality indices to measure."""
     last = config.quality_count - 1
     return sorted({round(last * k / (CALIBRATION_POINTS - 1)) for k in range(CALIBRATION_POINTS)})
 
 
-def calibrate(options: Options, path: Path, config: AnyConfig, indices: list[int]) -> Curve:
+def calibrate(options: Options, path: Path, config: ModelConfig, indices: list[int]) -> Curve:
     """Rate and quality by real files at the given indices, beside Pillow's codecs; writes rd.* into `out`."""
     last = max(1, config.quality_count - 1)
     qualities = tuple(index / last for index in indices)

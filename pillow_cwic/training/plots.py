@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .baselines import CODECS, Result, measure
 from .curves import draw_rates, mean_curves
-from .families import AnyCodec
+from .joint import JointCodec
 from .validate import look, validate
 from .watch import read_log
 
@@ -22,7 +22,7 @@ SHOWN_CURVES = {"loss": "loss", "bpp": "bpp", "psnr": "PSNR, dB", "learning_rate
 
 
 def plot_run(
-    folder: Path, joint: AnyCodec, whole: list[tuple[str, Tensor]], device: torch.device, say: Callable[[str], None]
+    folder: Path, joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch.device, say: Callable[[str], None]
 ) -> None:
     """Write curves.png, importance.png and rd.png into a run folder."""
     try:
@@ -59,7 +59,7 @@ def plot_curves(log: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def plot_importance(joint: AnyCodec, whole: list[tuple[str, Tensor]], device: torch.device, path: Path) -> None:
+def plot_importance(joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch.device, path: Path) -> None:
     """Each picture beside its reconstruction and importance map, at the middle quality."""
     from matplotlib.figure import Figure
 
@@ -78,7 +78,7 @@ def plot_importance(joint: AnyCodec, whole: list[tuple[str, Tensor]], device: to
     figure.savefig(path, dpi=110)
 
 
-def plot_rates(joint: AnyCodec, whole: list[tuple[str, Tensor]], device: torch.device, path: Path) -> None:
+def plot_rates(joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch.device, path: Path) -> None:
     """The model's estimated rate on validation pictures, and Pillow's codecs by file size on the same."""
     last, model = joint.config.quality_count - 1, "this model (estimated)"
     indices = sorted({round(last * k / (CURVE_POINTS - 1)) for k in range(CURVE_POINTS)})

@@ -1,4 +1,4 @@
-"""A start for the successive family: its linear shortcuts become the principal components of 16x16 blocks.
+"""Where a model of integer codes starts: its linear shortcuts become the principal components of 16x16 blocks.
 
 Encoder and decoder each have a linear block transform beside the trunk. Begun with the pictures' own principal
 components and a silent trunk, the codec is a transform codec from the first step, and training improves on that; begun
@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..networks import FIRST_GAIN, GAIN_SLOPE
 from ..successive.context import StepNetwork
-from ..successive.networks import FIRST_GAIN, GAIN_SLOPE
 from ..successive.scale import FIRST_LOG_SCALE, LAST_LOG_SCALE, OUTPUT_BITS, SCALES
-from .successive_joint import SuccessiveCodec
+from .joint import JointCodec
 
 POSITIONS = 20_000
 """Blocks from which the components are estimated, at least."""
@@ -25,7 +25,7 @@ CENTRE = 1.5
 
 
 @torch.no_grad()
-def start(joint: SuccessiveCodec, draw: Callable[[], Tensor]) -> str:
+def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
     """Set up an untrained codec from crops [B,3,s,s] in [0,1]; says what it did, for the records."""
     config = joint.config
     blocks: list[Tensor] = []

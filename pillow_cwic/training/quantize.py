@@ -1,17 +1,20 @@
 """The trained entropy networks -> integer tensors of a weights file (docs/format.md, section 5).
 
 Weights go to a grid of 2^-8 and biases to 2^-13, the units of `integer_layer`. Rounding happens in float64 and the
-probability table in decimal arithmetic, so that an export gives the same file on every machine.
+tables in decimal arithmetic, so that an export gives the same file on every machine.
 """
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
+from functools import cache
 
 import torch
 from torch import Tensor
 
-from ..config import ModelConfig
-from ..entropy_networks import MapNetwork, PlaneNetwork
+from ..entropy_networks import MapNetwork
 from ..integer_layer import ACTIVATION_BITS, LOGIT_BITS, LOGIT_MAX, WEIGHT_BITS
+from ..successive.context import ContextNetwork, StepNetwork
+from ..successive.ladder import UNIT, table_size
+from ..successive.scale import FIRST_LOG_SCALE, LAST_LOG_SCALE, SCALES, TABLE_BITS
 
 SUM_BITS = WEIGHT_BITS + ACTIVATION_BITS
 
@@ -61,27 +64,50 @@ def quantize_map(net: MapNetwork) -> dict[str, Tensor]:
     return out
 
 
-def quantize_planes(net: PlaneNetwork, config: ModelConfig) -> dict[str, Tensor]:
-    """Integer tensors of the code planes' network, its masks applied: one hidden, mid and out layer per group."""
-    size, fill = config.group_planes, config.group_features
-    odd = torch.tensor([(dy + dx) % 2 == 1 for dy in range(5) for dx in range(5)])
-    near = net.neighbours.weight.flatten(2)[:, :, odd]  # [width,n,12]
-    earlier = net.earlier.weight.flatten(2)  # [width,n,9]
-    mid, final, side = net.mid.weight[:, :, 0, 0], net.out.weight[:, :, 0, 0], net.map_out.weight[:, :, 0, 0]
-    bias = net.quality.weight + net.earlier.bias  # type: ignore[operator]  # [Q,width]
-    out = layer("planes.map_in", rows(net.map_in.weight), net.map_in.bias)  # type: ignore[arg-type]
-    out |= layer("planes.map_mid", rows(net.map_mid.weight), net.map_mid.bias)  # type: ignore[arg-type]
-    for g in range(config.plane_groups):
-        f, p = slice(g * fill, (g + 1) * fill), slice(g * size, (g + 1) * size)
-        parts = [near[f, p].permute(2, 1, 0).reshape(-1, fill), net.level.weight[:, f], side[f].t()]
-        for k in range(g):
-            parts.append(earlier[f, k * size : (k + 1) * size].permute(2, 1, 0).reshape(-1, fill))
-        out |= layer(f"planes.{g}.hidden", torch.cat(parts), bias[:, f])
-        out |= layer(f"planes.{g}.mid", mid[f, : (g + 1) * fill].t(), net.mid.bias[f])  # type: ignore[index]
-        out |= layer(f"planes.{g}.out", final[p, f].t(), net.out.bias[p])  # type: ignore[index]
+@cache
+def logistic_table(ladder: int) -> Tensor:
+    """P(x > mean + d/16) in units of 2^-30 for every scale index and distance d, int32 [SCALES,table_size].
+
+    In decimal arithmetic, so that every machine makes the same table: each row is a geometric series of exp(-1/16s).
+    """
+    size, table = table_size(ladder), []
+    with localcontext() as context:
+        context.prec = 40
+        for index in range(SCALES):
+            span = Decimal(LAST_LOG_SCALE - FIRST_LOG_SCALE)
+            scale = (FIRST_LOG_SCALE + span * index / (SCALES - 1)).exp()
+            ratio, power = (-1 / (UNIT * scale)).exp(), Decimal(1)  # exp(-d / 16s)
+            row = []
+            for _ in range(size):
+                row.append(int((2**TABLE_BITS * power / (1 + power)).to_integral_value()))
+                power *= ratio
+            table.append(row)
+    return torch.tensor(table, dtype=torch.int32)
+
+
+def quantize_step(net: StepNetwork, step: int) -> dict[str, Tensor]:
+    """Integer tensors of one quadtree step; the first knows no codes."""
+    name = f"planes.{step}"
+    parts = [net.level.weight, net.cell.weight, net.map_out.weight[:, :, 0, 0].t()]
+    parts += [net.known.weight[:, :, 0, 0].t()] if step else []
+    out = layer(f"{name}.hidden", torch.cat(parts), net.quality.weight + net.known.bias)  # type: ignore[operator]
+    for which in ("depth1", "depth2"):
+        conv = getattr(net, which)
+        out |= layer(f"{name}.{which}", conv.weight[:, 0].flatten(1).t(), conv.bias)  # [9,width]
+    for which in ("mid1", "mid2"):
+        conv = getattr(net, which)
+        out |= layer(f"{name}.{which}", rows(conv.weight), conv.bias)
+    weights, biases = rows(net.out.weight).chunk(4, 1), net.out.bias.chunk(4)  # type: ignore[union-attr]
+    for quarter, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        out |= layer(f"{name}.out{quarter}", weight, bias)
     return out
 
 
-def quantize(planes: PlaneNetwork, maps: MapNetwork, config: ModelConfig) -> dict[str, Tensor]:
+def quantize(planes: ContextNetwork, maps: MapNetwork, ladder: int) -> dict[str, Tensor]:
     """All `entropy.*` tensors of a weights file."""
-    return {"entropy.probability": probability_table()} | quantize_map(maps) | quantize_planes(planes, config)
+    out = {"entropy.probability": probability_table(), "entropy.logistic": logistic_table(ladder)} | quantize_map(maps)
+    out |= layer("planes.map_in", rows(planes.map_in.weight), planes.map_in.bias)  # type: ignore[arg-type]
+    out |= layer("planes.map_mid", rows(planes.map_mid.weight), planes.map_mid.bias)  # type: ignore[arg-type]
+    for step, network in enumerate(planes.step):
+        out |= quantize_step(network, step)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+    return out

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..config import AnyConfig, SuccessiveConfig, read_config
+from ..config import ModelConfig
 
 PARTS = ("encoder", "decoder", "planes", "maps")
 """The parts of a joint codec that a stage can train: two CNNs, two entropy networks."""
@@ -22,7 +22,7 @@ MS_SSIM_MIN_CROP = 161
 class DataRecipe:
     """Which pictures, and how crops are cut from them."""
 
-    crop: int = 256  # side of a training crop in pixels, a multiple of 8, or of 16 for successive models
+    crop: int = 256  # side of a training crop in pixels, a multiple of 16
     batch: int = 32  # crops per step and process
     min_pictures: int = 64  # fewer usable pictures are an error
     area_power: float = 0.7  # a picture is drawn with probability proportional to area ** area_power
@@ -101,8 +101,8 @@ class Stage:
     ms_ssim_weight: float = 0.0  # w of distortion = (1 - w - v) * 255^2 * MSE + w * 671 * (1 - MS-SSIM) ...
     ssim_weight: float = 0.0  # ... + v * 200 * (1 - SSIM)
     importance: bool = True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
-    explore: float = 0.0  # successive models: share of the crops whose importance map is opened further, at random
-    choose: bool = False  # successive models: learn on the codes that the coder would choose, not on rounded features
+    explore: float = 0.0  # share of the crops whose importance map is opened further, at random
+    choose: bool = False  # learn on the codes that the coder would choose, not on rounded features
     train: tuple[str, ...] = PARTS  # parts that learn; the others keep their weights
 
 
@@ -114,7 +114,7 @@ class Recipe:
     description: str
     minutes: float  # wall-clock budget when the command names none
     seed: int
-    model: AnyConfig
+    model: ModelConfig
     data: DataRecipe
     loss: LossRecipe
     optimizer: OptimizerRecipe
@@ -174,7 +174,7 @@ def parse(text: str, where: str) -> Recipe:
     top = {key: _typed(document.get(key), kind, f"{where}: {key}") for key, kind in TOP.items()}
     parts = {name: _build(kind, document.get(name, {}), f"{where} [{name}]") for name, kind in TABLES.items()}
     try:
-        model = read_config(document.get("model", {}))
+        model = ModelConfig.from_dict(document.get("model", {}))
     except (ValueError, TypeError) as error:
         raise ValueError(f"recipe {where} [model]: {error}") from None
     tables = document.get("stages", [])
@@ -240,18 +240,10 @@ def _check(recipe: Recipe, where: str) -> None:
     ]
     rules += [(0 <= q < recipe.model.quality_count, f"[watch] validation_qualities: {q} is not an index of the model")
               for q in recipe.watch.validation_qualities]  # fmt: skip
-    integers = isinstance(recipe.model, SuccessiveConfig) and not recipe.model.one_bit
     for stage in recipe.stages:
         rules += _stage_rules(stage, data.crop)
-        rules.append(
-            (integers or not stage.choose, f"stage {stage.name!r}: choose is for integer codes, not for signs")
-        )
-        rules.append(
-            (
-                stage.explore == 0 or isinstance(recipe.model, SuccessiveConfig),
-                f'stage {stage.name!r}: explore is for [model] family = "successive"',
-            )
-        )
+        signs = stage.choose and recipe.model.one_bit
+        rules.append((not signs, f"stage {stage.name!r}: choose is for integer codes, not for signs"))
     for valid, message in rules:
         if not valid:
             raise ValueError(f"recipe {where}: {message}")

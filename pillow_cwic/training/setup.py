@@ -16,7 +16,6 @@ from .recipe import Recipe
 from .schedule import Budget, Clock, Progress
 from .step import Step
 from .stream import CropStream, StreamPool
-from .successive_joint import SuccessiveCodec
 from .watch import Watch
 
 
@@ -109,9 +108,9 @@ def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device)
 
 
 def start(step: Step) -> str:
-    """Begin untrained networks with what the pictures say, where the family can; what was done, for the records."""
+    """Begin untrained networks with what the pictures say, if codes are integers; what was done, for the records."""
     joint, source = step.joint, step.source
-    if not isinstance(joint, SuccessiveCodec) or joint.config.one_bit:  # signs are no transform codec
+    if joint.config.one_bit:  # signs are no transform codec
         return ""
     if isinstance(source, StreamPool):  # beside the run's own, of which a resumed run must find the same crops
         source = StreamPool(source.stream, step.device, jobs=0, first_step=0)

@@ -13,17 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from .data import Source
-from .families import joint_codec
+from .joint import JointCodec
 from .losses import Terms, importance_rate, rate_distortion
 from .recipe import PARTS, OptimizerRecipe, Recipe, Stage
 from .soap import SoapWithAdamW
-from .successive_joint import SuccessiveCodec
 
 WARM_UP_STEPS = 4
 """Steps before a capture, at learning rate 0: they let cuDNN choose its algorithms and the optimizer make its state."""
 
 LINEAR_PACE = 0.03
-"""Share of its steps that the linear transforms of a successive model take: they start where they belong (`principal`),
+"""Share of its steps that the linear transforms take: they start where they belong (`principal`),
 with weights so small that full steps of AdamW would be noise."""
 
 AVERAGED = 9.0
@@ -52,7 +51,7 @@ class Step:
 
     def __init__(self, recipe: Recipe, source: Source, device: torch.device) -> None:
         self.recipe, self.source, self.device = recipe, source, device
-        self.joint = joint_codec(recipe.model).to(device)
+        self.joint = JointCodec(recipe.model).to(device)
         self.joint.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if device.type == "cuda" and recipe.cuda.entropy_bfloat16:
             self.joint.entropy_dtype = torch.bfloat16
@@ -63,7 +62,7 @@ class Step:
         self.taken = torch.tensor(0.0, device=device)  # steps so far
         self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate)
         self.linear: list[Tensor] = []
-        if isinstance(self.joint, SuccessiveCodec) and not self.joint.config.one_bit:  # signs have no such start
+        if not self.joint.config.one_bit:  # signs have no such start
             self.linear = [*self.joint.encoder.shortcut.parameters(), *self.joint.decoder.shortcut.parameters()]
         self.sums = torch.zeros(len(SUMS), device=device, dtype=torch.float64)
         self.stage = recipe.stages[0]
@@ -74,9 +73,8 @@ class Step:
         """Set what learns and what is minimised in a stage."""
         self.stage, self.replay = stage, None
         self.joint.use_importance = self.average.use_importance = stage.importance
-        if isinstance(self.joint, SuccessiveCodec):
-            self.joint.explore, self.joint.choose = stage.explore, stage.choose
-            self.average.choose = stage.choose
+        self.joint.explore, self.joint.choose = stage.explore, stage.choose
+        self.average.choose = stage.choose
         for name in PARTS:
             self.joint.get_submodule(name).requires_grad_(name in stage.train)
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from .families import AnyCodec
+from .joint import JointCodec
 from .losses import decibels, ms_ssim
 
 
@@ -30,13 +30,13 @@ class Point:
 
 @torch.no_grad()
 def validate(
-    joint: AnyCodec, whole: list[tuple[str, Tensor]], qualities: tuple[int, ...], device: torch.device
+    joint: JointCodec, whole: list[tuple[str, Tensor]], qualities: tuple[int, ...], device: torch.device
 ) -> list[Point]:
     """Pictures uint8 [3,h,w] (multiples of the code grid) -> one point per quality index."""
     return [_point(joint, whole, quality, device) for quality in qualities] if whole else []
 
 
-def _point(joint: AnyCodec, whole: list[tuple[str, Tensor]], quality: int, device: torch.device) -> Point:
+def _point(joint: JointCodec, whole: list[tuple[str, Tensor]], quality: int, device: torch.device) -> Point:
     rows = []
     for _, picture in whole:
         x = picture.to(device)[None].float() / 255  # [1,3,h,w]
@@ -52,7 +52,7 @@ def _point(joint: AnyCodec, whole: list[tuple[str, Tensor]], quality: int, devic
 
 @torch.no_grad()
 def look(
-    joint: AnyCodec, picture: Tensor, quality: int, device: torch.device
+    joint: JointCodec, picture: Tensor, quality: int, device: torch.device
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
     """One picture uint8 [3,h,w] -> its reconstruction uint8 [h,w,3] and its importance levels [h/8,w/8]."""
     outcome = joint(picture.to(device)[None].float() / 255, torch.tensor([quality], device=device))

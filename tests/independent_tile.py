@@ -1,15 +1,45 @@
-"""The successive family, written from docs/format.md alone: the integer codes of a tile, and the decoder CNN.
+"""A tile's levels and codes, written from docs/format.md alone: section 5; each docstring names the part it follows.
 
-Each docstring names the section it follows. Imports nothing from the package.
+Imports nothing from the package.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from independent_entropy import ONE, Decision, Integers, Tile, everywhere, neighbours, square
-from independent_network import Floats, Network, shuffled
+from typing import NamedTuple
 
-QUARTERS = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))  # by step and place: section 5, "Four steps"
+import numpy as np
+from independent_entropy import Integers, Model, RangeDecoder, RangeEncoder, zeros_share
+
+Positions = tuple[Integers, Integers]  # rows [m] and columns [m]
+
+ONE = 32  # what stands for 1 as an input of an integer layer
+STAGE_SPACINGS = (4, 4, 2, 2, 1, 1)
+QUARTERS = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))  # by step and place: "Four steps"
+
+
+class Bit(NamedTuple):
+    """One bit of a level, decoded by its logit, and the coder's state after it."""
+
+    place: tuple[int, int, int]  # row, column, node of the tree
+    logit: int
+    k: int
+    c: int
+    bit: int
+    lower: int
+    range: int
+
+
+class Decision(NamedTuple):
+    """One bit of a code, and the coder's state after it (section 5, "From the table to probabilities")."""
+
+    place: tuple[int, int, int]  # row, column, channel
+    question: str
+    part: int
+    whole: int
+    k: int
+    bit: int
+    lower: int
+    range: int
 
 
 class Code:
@@ -30,8 +60,81 @@ class Code:
         return self.table[16 * j + 8 - self.sign * self.e]
 
 
-class SuccessiveTile(Tile):
-    """One tile's levels and integer codes."""
+def square(reach: int) -> list[tuple[int, int]]:
+    """The neighbours (dy, dx) of a 3x3 or 5x5 layer in their order (section 5)."""
+    steps = range(-reach, reach + 1)
+    return [(dy, dx) for dy in steps for dx in steps]
+
+
+def neighbours(grid: Integers, at: Positions, steps: list[tuple[int, int]]) -> Integers:
+    """Channels [h,w,c] of the neighbours of m positions, 0 outside the grid -> [m,len(steps)*c] (section 5)."""
+    padded = np.pad(grid, ((2, 2), (2, 2), (0, 0)))
+    return np.concatenate([padded[at[0] + 2 + dy, at[1] + 2 + dx] for dy, dx in steps], 1)
+
+
+def everywhere(shape: tuple[int, ...]) -> Positions:
+    """All positions of a grid [h,w], row-major."""
+    y, x = np.indices(shape).reshape(2, -1)
+    return y, x
+
+
+class Tile:
+    """Section 5: one tile's payload -> `level` [h,w], `codes` [h,w,n], and the `bits` that they were read from."""
+
+    def __init__(self, model: Model, quality_index: int, shape: tuple[int, int], payload: bytes) -> None:
+        self.model, self.quality_index, self.payload = model, quality_index, payload
+        self.levels, self.planes = len(model.config["kept_planes"]), model.config["kept_planes"][-1]
+        self.probability = model.tensors["entropy.probability"].tolist()
+        self.coder, self.bits = RangeDecoder(payload), list[Bit | Decision]()
+        self.level = np.zeros(shape, np.int64)
+        self.codes = np.zeros((*shape, self.planes), np.int64)
+        self._read_levels()
+        self.level_bits = len(self.bits)
+        self._read_codes()
+        self.coder.finish()
+
+    def _bit(self, place: tuple[int, int, int], logit: int) -> int:
+        k = self.probability[logit + 128]
+        bit = self.coder.bit(k)
+        self.bits.append(Bit(place, logit, k, zeros_share(k), bit, self.coder.lower, self.coder.range))
+        return bit
+
+    def _read_levels(self) -> None:
+        """Section 5, "The importance map": seven stages, coarse to fine."""
+        first = everywhere(self.level[::8, ::8].shape)
+        coarsest = self.model.tensors["entropy.maps.coarsest"][self.quality_index].astype(np.int64)
+        self._read_trees(8, first, np.tile(coarsest, (len(first[0]), 1)))
+        for stage, spacing in enumerate(STAGE_SPACINGS):
+            grid = self.level[::spacing, ::spacing]
+            i, j = np.indices(grid.shape)
+            if stage % 2 == 0:
+                known, now = (i % 2 == 0) & (j % 2 == 0), (i % 2 == 1) & (j % 2 == 1)
+            else:
+                known, now = (i + j) % 2 == 0, (i + j) % 2 == 1
+            new = np.nonzero(now)
+            x = np.stack([8 * (grid - self.levels // 2) * known, ONE * known, np.full(grid.shape, ONE)], -1)
+            h = self.model.layer(
+                "maps.conv1", neighbours(x, everywhere(grid.shape), square(2)), (self.quality_index, stage)
+            )
+            h = self.model.layer("maps.conv2", neighbours(h.reshape(*grid.shape, -1), new, square(1)))
+            self._read_trees(spacing, new, self.model.layer("maps.out", self.model.layer("maps.conv3", h)))
+
+    def _read_trees(self, spacing: int, at: Positions, logits: Integers) -> None:
+        """The levels of a stage's positions [m] from their nodes' logits [m,L-1], depth by depth."""
+        node = [0] * len(logits)
+        for _ in range(self.levels.bit_length() - 1):
+            for n, (i, j) in enumerate(zip(*(axis.tolist() for axis in at), strict=True)):
+                bit = self._bit((i * spacing, j * spacing, node[n]), int(logits[n, node[n]]))
+                node[n] = 2 * node[n] + 1 + bit
+        # A leaf of the tree is the bits as a binary number, plus the number of inner nodes.
+        self.level[::spacing, ::spacing][at] = np.array(node, np.int64) - (self.levels - 1)
+
+    def _map_features(self) -> Integers:
+        """Section 5, "The map features" [h,w,map_features]."""
+        shape = self.level.shape
+        x = np.stack([8 * (self.level - self.levels // 2), np.full(shape, ONE)], -1)
+        h = self.model.layer("planes.map_in", neighbours(x, everywhere(shape), square(2))).reshape(*shape, -1)
+        return self.model.layer("planes.map_mid", neighbours(h, everywhere(shape), square(1))).reshape(*shape, -1)
 
     def _read_codes(self) -> None:
         """Section 5, "Four steps"."""
@@ -126,23 +229,9 @@ class SuccessiveTile(Tile):
         for code in codes:
             code.size = code.written + self.model.config["ladder"] - 15
 
-
-class SuccessiveDecoder(Network):
-    """The decoder CNN of the successive family."""
-
-    def gain(self, quality: Floats) -> Floats:
-        """Section 7, "Layers (successive family)": each channel's gain at each position [n,rows,columns]."""
-        t = quality / max(1, self.config["quality_count"] - 1) * 2 - 1
-        return np.exp(np.tensordot(self.tensors["gain.coefficients"], np.stack([t**0, t, t**2]), (0, 0)))
-
-    def picture(self, codes: Integers, quality: Floats) -> Floats:
-        """The same: codes [rows,columns,n] -> red, green, blue [3,16*rows,16*columns], nominally 0 to 1."""
-        b4, b8, b16 = self.config["decoder_blocks"]
-        a = codes.transpose(2, 0, 1) / self.gain(quality)
-        x = self.modulation("quality_sixteenth", self.convolution("stem", a), quality)
-        x = shuffled(self.convolution("up_eighth", self.blocks("sixteenth", b16, x)), 2)
-        b = self.blocks("eighth", b8, self.modulation("quality_eighth", x, np.kron(quality, np.ones((2, 2)))))
-        x = self.blocks("quarter", b4, shuffled(self.convolution("up", b), 2))
-        linear = shuffled(self.convolution("shortcut", a), 16)
-        linear_eighth = shuffled(self.convolution("shortcut_eighth", b), 8)
-        return (shuffled(self.convolution("out", x), 4) + linear + linear_eighth) / 2 + 1 / 2
+    def rewritten(self) -> bytes:
+        """The payload that a writer makes of the bits read."""
+        encoder = RangeEncoder()
+        for bit in self.bits:
+            encoder.bit(bit.k, bit.bit)
+        return encoder.end()
