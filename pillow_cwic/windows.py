@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .binarizer import code_integers, remainders
+from .binarizer import remainders
 from .importance import kept, quantize
 from .model import Model, inference
 from .tiling import Box, code_grid, covering, windows
@@ -43,7 +43,7 @@ class Analysis:
         shape = self.grid.height, self.grid.width
         codes = torch.empty(*shape, self.model.config.planes, dtype=torch.int16, device="cpu")
         level = torch.empty(shape, dtype=torch.uint8, device="cpu")
-        rest = torch.empty_like(codes, dtype=torch.int8) if self.model.binarize is code_integers else None
+        rest = None if self.model.config.one_bit else torch.empty_like(codes, dtype=torch.int8)
         for core in windows(self.grid):
             window = core.grow(self.model.config.encoder_halo, self.grid)
             with inference():
