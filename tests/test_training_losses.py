@@ -12,11 +12,20 @@ import pytest
 import torch
 from training_pictures import photographs
 
+from pillow_cwic.metrics import ssim
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.baselines import CODECS, Result, compared, measure
 from pillow_cwic.training.curves import Curve, CurvePoint, bd_rate, delta_table, load_anchors, mean_curves
 from pillow_cwic.training.joint import JointCodec, Outcome
-from pillow_cwic.training.losses import distortion_weight, importance_rate, ms_ssim, rate_distortion, similarities
+from pillow_cwic.training.losses import (
+    Blur,
+    banded,
+    distortion_weight,
+    importance_rate,
+    ms_ssim,
+    rate_distortion,
+    similarities,
+)
 
 TINY = recipes.load("smoke").model
 
@@ -46,20 +55,31 @@ def test_ms_ssim_equals_the_library(shape: tuple[int, ...], amount: float) -> No
     torch.testing.assert_close(mine.grad, theirs.grad, rtol=1e-3, atol=1e-7)
 
 
-def test_ssim_equals_the_library() -> None:
-    """The SSIM beside it equals pytorch-msssim's, and a loss with `ssim_weight` alone falls as it rises."""
-    from pytorch_msssim import ssim as library
-
-    x, y = noisy((2, 3, 203, 187), 0.1)
-    expected = library(y, x, data_range=1.0, size_average=False)
-    assert similarities(y, x)[1].tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+def test_ssim_is_of_the_luma() -> None:
+    """The SSIM beside it is the one that `evaluate` reports, of the luma, and a loss can be made of it alone."""
+    pictures = [(picture * 255).round() for picture in noisy((2, 3, 203, 187), 0.1)]
+    bytes_ = [picture.permute(0, 2, 3, 1).byte().numpy() for picture in pictures]
+    expected = [ssim(a, b) for a, b in zip(*bytes_, strict=True)]
+    x, y = (picture / 255 for picture in pictures)
+    assert similarities(y, x)[1].tolist() == pytest.approx(expected, abs=1e-3)  # there the luma is rounded
     outcome = Outcome(y, *torch.zeros(2, 2), torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1, 1))
     recipe, index = recipes.load("smoke"), torch.tensor([3, 3])
     stage = replace(recipe.stages[0], ms_ssim_weight=0.0, ssim_weight=1.0)
     weight = float(distortion_weight(index, TINY)[0])
     loss = rate_distortion(outcome, x, index, TINY, recipe.loss, stage).loss.item()
     balance = (weight / recipe.loss.pivot) ** -recipe.loss.balance
-    assert loss == pytest.approx(balance * weight * 200 * (1 - float(expected.mean())), rel=1e-4)
+    assert loss == pytest.approx(balance * weight * 200 * (1 - sum(expected) / 2), rel=3e-3)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 40, 33), (1, 4, 11, 12)])
+def test_blurs_agree(shape: tuple[int, ...]) -> None:
+    """The Gaussian window by sums, as CPUs take it, and by banded matrices, as GPUs do, has one value and gradient."""
+    torch.manual_seed(0)
+    x, y = torch.rand(shape, requires_grad=True), torch.rand(shape)
+    (sums,) = torch.autograd.grad((Blur.apply(x) ** 2).sum(), x)
+    (products,) = torch.autograd.grad((banded(x) ** 2).sum(), x)
+    torch.testing.assert_close(Blur.apply(y), banded(y), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(sums, products, rtol=1e-4, atol=1e-5)
 
 
 def test_ms_ssim_of_small_pictures() -> None:

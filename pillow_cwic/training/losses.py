@@ -1,11 +1,12 @@
 """The losses: rate against distortion, and MS-SSIM and SSIM in a form fast enough to train with.
 
 All terms are float32. Distortion is (1 - w - v) * 255^2 * MSE + w * 671 * (1 - MS-SSIM) + v * 200 * (1 - SSIM); the
-constants bring all three to about the same size around 30 dB.
+constants bring all three to about the same size around 30 dB. Both similarities are what `evaluate` reports: MS-SSIM of
+R, G and B, SSIM of the luma.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ MS_SSIM_SCALE = 671.0
 SSIM_SCALE = 200.0
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA = 11, 1.5
+LUMA, LUMA_OFFSET = (65.481 / 255, 128.553 / 255, 24.966 / 255), 16 / 255  # BT.601, of R, G, B in [0, 1]
 
 
 class Terms(NamedTuple):
@@ -88,45 +90,95 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Multi-scale SSIM and SSIM of [B,C,H,W] in [0,1] -> [B] each, means over bands; both equal to pytorch-msssim's.
+    """Multi-scale SSIM, mean over bands, and SSIM of the luma, of [B,3,H,W] in [0,1] -> [B] each.
 
-    The Gaussian windows are products with banded matrices: depthwise 11-tap convolutions are slow on GPUs. Pictures
-    under 161 pixels have fewer scales, their weights scaled to the same sum.
+    Both equal pytorch-msssim's. Pictures under 161 pixels have fewer scales, their weights scaled to the same sum.
     """
     shorter = min(x.shape[2:])
     scales = sum(shorter >= (WINDOW - 1) * 2**s + 1 for s in range(len(SCALE_WEIGHTS)))
     if scales == 0:
         raise ValueError(f"MS-SSIM needs at least {WINDOW} pixels on each side, found {shorter}")
     weights = [w * sum(SCALE_WEIGHTS) / sum(SCALE_WEIGHTS[:scales]) for w in SCALE_WEIGHTS[:scales]]
-    x, y = x.contiguous(), y.contiguous()
-    product = torch.ones(x.shape[:2], device=x.device)  # [B,C]
-    single = product[:, 0]
+    product = torch.ones(x.shape[:2], device=x.device)  # [B,3]
+    luminance, contrast = _ssim_maps(_with_luma(x), _with_luma(y))  # [B,4,h,w] each
+    single = (luminance[:, 3] * contrast[:, 3]).mean((1, 2))
+    luminance, contrast = luminance[:, :3], contrast[:, :3]
     for scale, weight in enumerate(weights):
-        luminance, contrast = _ssim_maps(x, y)  # [B,C,h,w] each
-        if scale == 0:
-            single = (luminance * contrast).mean((1, 2, 3))
+        if scale > 0:
+            padding = (x.shape[2] % 2, x.shape[3] % 2)
+            x, y = F.avg_pool2d(x, 2, padding=padding), F.avg_pool2d(y, 2, padding=padding)  # [B,3,h/2,w/2]
+            luminance, contrast = _ssim_maps(x, y)  # [B,3,h,w] each
         value = (luminance * contrast if scale == scales - 1 else contrast).mean((2, 3))
         product = product * value.clamp(min=1e-4) ** weight
-        padding = (x.shape[2] % 2, x.shape[3] % 2)
-        x, y = F.avg_pool2d(x, 2, padding=padding), F.avg_pool2d(y, 2, padding=padding)  # [B,C,h/2,w/2]
     return product.mean(1), single
+
+
+def _with_luma(x: Tensor) -> Tensor:
+    """[B,3,H,W] -> [B,4,H,W]: the luma behind the bands."""
+    red, green, blue = x.unbind(1)
+    return torch.stack([red, green, blue, LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + LUMA_OFFSET], 1)
 
 
 def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     c1, c2 = 0.01**2, 0.03**2
-    right = gaussian_band(x.shape[3], x.device)  # [w,w-10]
-    left = gaussian_band(x.shape[2], x.device).t()  # [h-10,h]
-    moments = torch.cat([x, y, x * x, y * y, x * y], 1)
-    mean_x, mean_y, xx, yy, xy = (left @ (moments @ right)).chunk(5, 1)
-    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    covariance, variances = xy - mean_x * mean_y, (xx - mean_x**2) + (yy - mean_y**2)
-    return luminance, (2 * covariance + c2) / (variances + c2)
+    x, y = x.contiguous(), y.contiguous()
+    mean_x, squares, xy = blurred(x), blurred(x * x + y * y), blurred(x * y)
+    with torch.set_grad_enabled(y.requires_grad):
+        mean_y = blurred(y)
+    product, sum_of_squares = mean_x * mean_y, mean_x**2 + mean_y**2
+    luminance = (2 * product + c1) / (sum_of_squares + c1)
+    return luminance, (2 * (xy - product) + c2) / (squares - sum_of_squares + c2)
+
+
+def blurred(x: Tensor) -> Tensor:
+    """The Gaussian window where it fits: [B,C,H,W] -> [B,C,H-10,W-10].
+
+    On a CPU as sums of shifted pictures, on GPUs as products with banded matrices: each is by far the faster there, and
+    depthwise filters of 11 taps are slow on both.
+    """
+    return banded(x) if x.is_cuda else Blur.apply(x)  # type: ignore[no-untyped-call, no-any-return]
+
+
+class Blur(torch.autograd.Function):
+    """`blurred` as sums of shifted pictures; the window is symmetric, so the gradient is blurred by the same sums."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """As `blurred`."""
+        return shifted_sums(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        """[B,C,H-10,W-10] -> [B,C,H,W]."""
+        return shifted_sums(F.pad(gradient, [WINDOW - 1] * 4))
+
+
+def shifted_sums(x: Tensor) -> Tensor:
+    """`blurred`, along both axes in turn."""
+    taps = gaussian(x.device).tolist()
+    for axis in (3, 2):
+        size = x.shape[axis] - WINDOW + 1
+        total = x.narrow(axis, 0, size) * taps[0]
+        for shift, tap in enumerate(taps[1:], 1):
+            total.add_(x.narrow(axis, shift, size), alpha=tap)
+        x = total
+    return x
+
+
+def banded(x: Tensor) -> Tensor:
+    """`blurred` as two products with banded matrices."""
+    return gaussian_band(x.shape[2], x.device).t() @ (x @ gaussian_band(x.shape[3], x.device))
+
+
+def gaussian(device: torch.device) -> Tensor:
+    """The window's 11 taps, their sum 1."""
+    taps = torch.exp(-((torch.arange(WINDOW, device=device) - WINDOW // 2).float() ** 2) / (2 * SIGMA**2))
+    return taps / taps.sum()
 
 
 def gaussian_band(size: int, device: torch.device) -> Tensor:
     """The 11-tap Gaussian as a banded matrix [size, size - 10]: a product with it is the valid part of the filter."""
-    taps = torch.exp(-((torch.arange(WINDOW, device=device) - WINDOW // 2).float() ** 2) / (2 * SIGMA**2))
-    taps = taps / taps.sum()
+    taps = gaussian(device)
     offset = torch.arange(size, device=device)[:, None] - torch.arange(size - WINDOW + 1, device=device)[None]
     inside = (offset >= 0) & (offset < WINDOW)
     return torch.where(inside, taps[offset.clamp(0, WINDOW - 1)], torch.zeros((), device=device))
