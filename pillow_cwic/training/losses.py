@@ -136,7 +136,7 @@ def blurred(x: Tensor) -> Tensor:
     On a CPU as sums of shifted pictures, on GPUs as products with banded matrices: each is by far the faster there, and
     depthwise filters of 11 taps are slow on both.
     """
-    return banded(x) if x.is_cuda else Blur.apply(x)  # type: ignore[no-untyped-call, no-any-return]
+    return banded(x) if x.is_cuda else Blur.apply(x)  # type: ignore[no-untyped-call]
 
 
 class Blur(torch.autograd.Function):
