@@ -6,7 +6,9 @@ any device, while every partial sum stays below 2^24 in magnitude. `Layer` refus
 certain. What must not happen is a reduced-precision product: `Model.entropy` guards against it.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -60,6 +62,15 @@ class Layer:
         if first is not None:
             total.addmm_(first, self.weight[:rest])
         return total.mul_(self.scale).floor_().clamp_(self.low, self.high)
+
+    def part(self, rows: Tensor | None = None, columns: Tensor | None = None) -> Self:
+        """The same layer with only some of its inputs, the others being zero, or only some of its outputs."""
+        part = copy.copy(self)
+        if rows is not None:
+            part.weight = part.weight[rows]
+        if columns is not None:
+            part.weight, part.bias = part.weight[:, columns].contiguous(), part.bias[..., columns]
+        return part
 
 
 def level_input(level: Tensor, levels: int, dtype: torch.dtype) -> Tensor:

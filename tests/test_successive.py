@@ -207,6 +207,32 @@ def test_codes_survive_real_bytes(loaded, shape):
         loaded.entropy.decode(stream + bytes(8), shape, 5)
 
 
+@pytest.mark.parametrize("highest", range(CONFIG.levels))
+def test_codes_survive_where_the_map_stays_low(loaded, highest):
+    """Levels up to any `highest`, 0 included, and the codes that they allow come back from the stream."""
+    codes, level = random_codes(9, 7, 6.0)
+    level = level.clamp(max=highest)
+    codes *= torch.arange(CONFIG.planes) < torch.tensor(CONFIG.kept_planes)[level.long()][..., None]
+    found, levels = loaded.entropy.decode(loaded.entropy.encode(codes, level, 5), (9, 7), 5)
+    assert torch.equal(found, codes)
+    assert torch.equal(levels, level)
+
+
+@pytest.mark.parametrize("channels", [0, 4, CONFIG.planes])
+def test_channels_that_no_position_keeps_change_no_prediction(loaded, channels):
+    """A step computed on the channels that a tile has predicts, for them, what all channels would."""
+    step, n = loaded.entropy.planes.steps[2], CONFIG.planes
+    fixed, place = step.hidden.weight.shape[0] - 2 * n, order.cell(5, 4).reshape(-1)
+    x = torch.randint(0, 60, (20, fixed + 2 * n), generator=torch.Generator().manual_seed(channels)).float()
+    seen = torch.arange(n) < channels
+    x[:, fixed:] *= seen.repeat(2)
+    whole = step.distributions(step.features(x, (5, 4), 3), place)
+    part = step.of(channels)
+    narrow = torch.cat([x[:, :fixed], x[:, fixed:][:, seen.repeat(2)]], 1)
+    for a, b in zip(whole, part.distributions(part.features(narrow, (5, 4), 3), place), strict=True):
+        assert torch.equal(a[:, : channels // 4], b)
+
+
 class Hashing(RangeWriter):
     """Writes, and keeps a hash of all probabilities."""
 

@@ -7,7 +7,8 @@ directions, and the coder is called once per decision and step for all positions
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
@@ -78,6 +79,17 @@ class _Step:
         self.mid2 = weights.layer(f"{name}.mid2", [CEILING] * width, width)
         self.out = [_output(weights, f"{name}.out{quarter}", width, config.planes // 2) for quarter in range(4)]
 
+    def of(self, channels: int) -> Self:
+        """The step for a tile in which no position keeps more than the first `channels`, a multiple of 4."""
+        planes, fixed = 2 * self.out[0].weight.shape[1], self.hidden.weight.shape[0]
+        step, first = copy.copy(self), torch.arange(channels)
+        if self.step:
+            fixed -= 2 * planes
+            step.hidden = self.hidden.part(rows=torch.cat([torch.arange(fixed), fixed + first, fixed + planes + first]))
+        quarter = torch.arange(channels // 4)
+        step.out = [out.part(columns=torch.cat([quarter, planes // 4 + quarter])) for out in self.out]
+        return step
+
     def features(self, x: Tensor, shape: tuple[int, int], quality_index: int) -> Tensor:
         """Inputs of all positions [h*w,in] -> features [h*w,width]."""
         h = self.hidden(x, (quality_index,))
@@ -85,7 +97,7 @@ class _Step:
         return self.mid2(self.depth2(h, shape))
 
     def distributions(self, features: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [h*w,width] -> means in sixteenths and scale indices, int64 [h*w,n/4], of the codes of this step."""
+        """Features [h*w,width] -> means in sixteenths and scale indices of this step, int64 [h*w,channels/4]."""
         out = torch.empty(len(features), self.out[0].weight.shape[1], dtype=torch.int64)
         for cell, quarter in enumerate(order.quarter(self.step).tolist()):
             at = (place == cell).nonzero()[:, 0]
@@ -126,14 +138,17 @@ class CodeCoder:
         With what rounding left of the features, rest int8 [h*w,n], the walk may write a code's neighbour (`choose`).
         Returns the codes as coded, int16 [h,w,n], 0 where the importance mask leaves a channel out.
         """
-        config, (height, width) = self.config, level.shape
+        height, width = level.shape
         place = order.cell(height, width).reshape(-1)  # [h*w]
-        kept = torch.tensor(config.kept_planes)[level.reshape(-1), None]  # [h*w,1]
-        inputs, fixed = self._inputs(level, place)
-        out = torch.zeros(height * width, config.planes, dtype=torch.int16)
-        for k, layers in enumerate(self.steps):
+        kept = torch.tensor(self.config.kept_planes)[level.reshape(-1), None]  # [h*w,1]
+        channels = -(-int(kept.max()) // 4) * 4  # beyond these there is nothing to predict and nothing to see
+        inputs, fixed = self._inputs(level, place, channels)
+        out = torch.zeros(height * width, self.config.planes, dtype=torch.int16)
+        for k, layers in enumerate(step.of(channels) for step in self.steps):
+            if k:
+                inputs[:, fixed:] = self._context(out[:, :channels])
             features = layers.features(inputs if k else inputs[:, :fixed], (height, width), quality_index)
-            channel = order.quarter(k)[place, None] + 4 * torch.arange(config.planes // 4)  # [h*w,n/4]
+            channel = order.quarter(k)[place, None] + 4 * torch.arange(channels // 4)  # [h*w,channels/4]
             exists = channel < kept
             mean, scale = (x[exists] for x in layers.distributions(features, place))
             given = None if codes is None else codes.gather(1, channel)[exists].long().numpy()
@@ -144,7 +159,6 @@ class CodeCoder:
             found = self.ladder.walk(code.bit_coder, mean.numpy(), scale.numpy(), given)
             values[exists] = torch.from_numpy(found).to(torch.int16)
             out.scatter_(1, channel, values)
-            inputs[:, fixed:] = self._context(out)
         return out.view(height, width, -1)
 
     def _context(self, codes: Tensor) -> Tensor:
@@ -152,14 +166,14 @@ class CodeCoder:
         coarse = (codes + COARSE // 2).div(COARSE, rounding_mode="floor")
         return (torch.cat([codes, coarse], 1).clamp(-SEEN, SEEN) * CODE_UNIT).to(self.dtype)
 
-    def _inputs(self, level: Tensor, place: Tensor) -> tuple[Tensor, int]:
+    def _inputs(self, level: Tensor, place: Tensor, channels: int) -> tuple[Tensor, int]:
         """Inputs of the steps [h*w,in]: one-hot level, one-hot place in the cell, map features | codes, still zero."""
         config, flat = self.config, level.reshape(-1)
         shape = (level.shape[0], level.shape[1])
         centred = level_input(flat, config.levels, self.dtype)
         maps = self.map_in(patches(torch.stack([centred, torch.full_like(centred, ONE)], 1), shape, 2))
         fixed = config.levels + 4 + config.map_features
-        x = torch.zeros(len(flat), fixed + 2 * config.planes, dtype=self.dtype)
+        x = torch.zeros(len(flat), fixed + 2 * channels, dtype=self.dtype)
         rows = torch.arange(len(flat))
         x[rows, flat] = ONE
         x[rows, config.levels + place] = ONE
