@@ -19,6 +19,7 @@ from PIL import Image
 
 import pillow_cwic
 from pillow_cwic import codec, container, model, tiling, weights, windows, workers
+from pillow_cwic.config import GRID
 
 
 def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
@@ -30,8 +31,8 @@ def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
     picture = windows.Analysis(loaded, pixels)
     coded = picture.codes(index)
     box = tiling.Box(0, 0, pixels.shape[1], pixels.shape[0])
-    grid = tiling.code_grid(*parsed.header.size, loaded.config.grid)
-    x = torch.from_numpy(windows.cut(pixels, grid.scale(loaded.config.grid))).permute(2, 0, 1)[None].float() / 255
+    grid = tiling.code_grid(*parsed.header.size)
+    x = torch.from_numpy(windows.cut(pixels, grid.scale(GRID))).permute(2, 0, 1)[None].float() / 255
     y = coded[0].permute(2, 0, 1)[None].float()
     q = torch.tensor([index])
 

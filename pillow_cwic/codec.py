@@ -65,7 +65,7 @@ def encode(
     loaded = weights.load(model, resolve_device(device))
     shift = quality_shift(importance, pixels.size, loaded.config.quality_count)
     keep = windows.CACHED_PIXELS if rate.quality is None else 0  # one quality: nothing to keep features for
-    analysis = windows.Analysis(loaded, pixels.colour, _on_grid(shift, pixels.size, loaded.config.grid), keep)
+    analysis = windows.Analysis(loaded, pixels.colour, _on_grid(shift, pixels.size), keep)
     alpha = None if pixels.alpha is None else encode_plane(pixels.alpha)
     quality_map = None if shift is None else encode_plane((shift + NEUTRAL).astype(np.uint8))
 
@@ -111,7 +111,7 @@ def decode_container(
     loaded = weights.load(parsed.header.model_id, resolve_device(device))
     _check_quality_index(parsed.header, loaded)
     codes, present = _decode_tiles(parsed, loaded, box)
-    quality = parsed.header.quality_index, _quality_shift(parsed, loaded.config.grid)
+    quality = parsed.header.quality_index, _quality_shift(parsed)
     colour = windows.synthesize(loaded, codes, quality, present, box)
     return _join(colour, parsed, box)
 
@@ -130,8 +130,7 @@ def importance_map(
     header = parsed.header
     loaded = weights.load(header.model_id, resolve_device("cpu"))
     _check_quality_index(header, loaded)
-    pixels = loaded.config.grid
-    grid = tiling.code_grid(*header.size, pixels)
+    grid = tiling.code_grid(*header.size)
     out = np.zeros((grid.height, grid.width), np.uint8)
 
     def one(job: tuple[bytes | None, Box]) -> None:
@@ -139,8 +138,8 @@ def importance_map(
         level = loaded.entropy.decode_level(stream or b"", (tile.height, tile.width), header.quality_index)
         out[tile.slices] = level.numpy()
 
-    map_one_thread(one, zip(parsed.tiles, tiling.tiles(*header.size, header.tile_size, pixels), strict=True))
-    return out[: -(-header.height // pixels), : -(-header.width // pixels)]
+    map_one_thread(one, zip(parsed.tiles, tiling.tiles(*header.size, header.tile_size), strict=True))
+    return out[: -(-header.height // GRID), : -(-header.width // GRID)]
 
 
 def _bytes(source: Any) -> Any:
@@ -193,7 +192,7 @@ def _encode_tiles(analysis: Analysis, header: Header) -> list[bytes]:
         left = None if rest is None else rest[tile.slices]
         return entropy.encode(codes[tile.slices], level[tile.slices], header.quality_index, left)
 
-    return map_one_thread(one, tiling.tiles(*header.size, header.tile_size, analysis.model.config.grid))
+    return map_one_thread(one, tiling.tiles(*header.size, header.tile_size))
 
 
 def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.Tensor, Box]:
@@ -202,9 +201,9 @@ def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.T
 
     from .workers import map_one_thread
 
-    header, pixels = parsed.header, model.config.grid
-    needed = tiling.covering(region, pixels).grow(model.config.decoder_halo, tiling.code_grid(*header.size, pixels))
-    boxes = tiling.tiles(*header.size, header.tile_size, pixels)
+    header = parsed.header
+    needed = tiling.covering(region).grow(model.config.decoder_halo, tiling.code_grid(*header.size))
+    boxes = tiling.tiles(*header.size, header.tile_size)
     jobs = [(i, tile) for i, tile in enumerate(boxes) if tile.meets(needed)]
     first, last = jobs[0][1], jobs[-1][1]  # row-major: the corners of a rectangle of tiles
     area = Box(first.left, first.upper, last.right, last.lower)
@@ -240,33 +239,33 @@ def _region(header: Header, region: tuple[int, int, int, int] | None) -> Box:
     return box
 
 
-def _on_grid(shift: NDArray[np.int16] | None, size: tuple[int, int], pixels: int) -> NDArray[np.float32] | None:
-    """A quality shift per block -> the shift at every code position, float32 [h,w], each pixels x pixels large.
+def _on_grid(shift: NDArray[np.int16] | None, size: tuple[int, int]) -> NDArray[np.float32] | None:
+    """A quality shift per block -> the shift at every code position, float32 [h,w].
 
     Linear between the centres of blocks: a step in quality would show as an edge in the picture.
     """
     if shift is None:
         return None
-    grid = tiling.code_grid(*size, pixels)
-    down = _interpolated(shift.astype(np.float32), grid.height, pixels)  # [h,columns]
-    return np.ascontiguousarray(_interpolated(down.T, grid.width, pixels).T)  # [h,w]
+    grid = tiling.code_grid(*size)
+    down = _interpolated(shift.astype(np.float32), grid.height)  # [h,columns]
+    return np.ascontiguousarray(_interpolated(down.T, grid.width).T)  # [h,w]
 
 
-def _interpolated(blocks: NDArray[np.float32], count: int, pixels: int) -> NDArray[np.float32]:
-    """blocks [m,k], one row per REGION_BLOCK pixels -> [count,k], one row per `pixels`."""
-    at = ((np.arange(count, dtype=np.float32) + 0.5) * (pixels / REGION_BLOCK) - 0.5).clip(0, len(blocks) - 1)
+def _interpolated(blocks: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """blocks [m,k], one row per REGION_BLOCK pixels -> [count,k], one row per code position."""
+    at = ((np.arange(count, dtype=np.float32) + 0.5) * (GRID / REGION_BLOCK) - 0.5).clip(0, len(blocks) - 1)
     first = at.astype(np.int64)
     weight = (at - first)[:, None]
     return blocks[first] * (1 - weight) + blocks[np.minimum(first + 1, len(blocks) - 1)] * weight
 
 
-def _quality_shift(parsed: Container, pixels: int = GRID) -> NDArray[np.float32] | None:
+def _quality_shift(parsed: Container) -> NDArray[np.float32] | None:
     """What the file adds to its quality index at every code position, float32 [h,w]."""
     if parsed.quality_map is None:
         return None
     width, height = parsed.header.size
     blocks = decode_plane(parsed.quality_map, (-(-width // REGION_BLOCK), -(-height // REGION_BLOCK)), "QMAP")
-    return _on_grid(blocks.astype(np.int16) - NEUTRAL, parsed.header.size, pixels)
+    return _on_grid(blocks.astype(np.int16) - NEUTRAL, parsed.header.size)
 
 
 def _check_pixels(box: Box) -> None:

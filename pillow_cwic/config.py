@@ -6,7 +6,7 @@ networks that can be built. It knows no torch and no tensors.
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 GRID = 16
 """Pixels per code position along each axis: codes and importance map are at 1/16 resolution."""
@@ -15,8 +15,6 @@ GRID = 16
 @dataclass(frozen=True)
 class ModelConfig:
     """A codec with integer codes from the successive binarizer, a ladder of one-bit decisions, at 1/16 resolution."""
-
-    grid: ClassVar[int] = GRID  # pixels per code position along each axis
 
     kept_planes: tuple[int, ...] = (0, 3, 6, 10, 14, 20, 26, 34, 44, 56, 70, 86, 106, 130, 160, 192)
     """Channels of codes kept at each importance level; the last is their number n, a multiple of 4. The number of
@@ -93,13 +91,13 @@ class ModelConfig:
         """Code positions around a window that its codes depend on: the encoder's receptive field, rounded up."""
         quarter, eighth, sixteenth = self.encoder_blocks
         pixels = 4 * (1 + quarter + 1) + 8 * (eighth + 1)  # stem, blocks, outer taps of the 4x4 layers
-        return sixteenth + 2 + -(-pixels // self.grid)  # blocks, then the importance branch: a 3x3 layer and a block
+        return sixteenth + 2 + -(-pixels // GRID)  # blocks, then the importance branch: a 3x3 layer and a block
 
     @property
     def decoder_halo(self) -> int:
         """Code positions around a window that its pixels depend on: the decoder's receptive field, rounded up."""
         quarter, eighth, sixteenth = self.decoder_blocks
-        return 1 + sixteenth + -(-(4 * (quarter + 1) + 8 * eighth) // self.grid)
+        return 1 + sixteenth + -(-(4 * (quarter + 1) + 8 * eighth) // GRID)
 
     def to_json(self) -> str:
         """The configuration as one line of JSON."""

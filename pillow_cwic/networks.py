@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .config import ModelConfig
+from .config import GRID, ModelConfig
 
 FIRST_GAIN = 4.0
 """Gain of every channel at the middle quality before training, and ..."""
@@ -109,7 +109,7 @@ class Encoder(nn.Module):
         self.shortcut_eighth = nn.Conv2d(3 * 8 * 8, c8, 1)  # linear block transforms beside the trunk
         self.eighth = blocks(n8, c8)
         self.down = nn.Conv2d(c8, c16, 4, 2, 1)
-        self.shortcut = nn.Conv2d(3 * config.grid * config.grid, config.planes, 1)
+        self.shortcut = nn.Conv2d(3 * GRID * GRID, config.planes, 1)
         self.quality_in = QualityModulation(c16, count)
         self.sixteenth = blocks(n16, c16)
         self.quality_out = QualityModulation(c16, count)
@@ -168,7 +168,7 @@ class Decoder(nn.Module):
         self.up = nn.Conv2d(c8, c4 * 4, 1)
         self.quarter = blocks(n4, c4)
         self.out = nn.Conv2d(c4, 3 * 4 * 4, 3, padding=1)
-        self.shortcut = nn.Conv2d(config.planes, 3 * config.grid * config.grid, 1)  # linear block transforms
+        self.shortcut = nn.Conv2d(config.planes, 3 * GRID * GRID, 1)  # linear block transforms
         self.shortcut_eighth = nn.Conv2d(c8, 3 * 8 * 8, 1)
 
     def forward(self, codes: Tensor, quality_index: Tensor) -> Tensor:

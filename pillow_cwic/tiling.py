@@ -75,22 +75,22 @@ class Box(NamedTuple):
         )
 
 
-def code_grid(width: int, height: int, grid: int = GRID) -> Box:
-    """The code positions of a picture of that many pixels: one for every grid x grid, the last ones partly outside.
+def code_grid(width: int, height: int) -> Box:
+    """The code positions of a picture of that many pixels: one for every 16 x 16, the last ones partly outside.
 
     At least MIN_POSITIONS on each side: with fewer, the networks see little but their own zero padding.
     """
-    return Box(0, 0, max(-(-width // grid), MIN_POSITIONS), max(-(-height // grid), MIN_POSITIONS))
+    return Box(0, 0, max(-(-width // GRID), MIN_POSITIONS), max(-(-height // GRID), MIN_POSITIONS))
 
 
-def covering(region: Box, grid: int = GRID) -> Box:
+def covering(region: Box) -> Box:
     """The code positions that a region of pixels touches."""
-    return Box(region.left // grid, region.upper // grid, -(-region.right // grid), -(-region.lower // grid))
+    return Box(region.left // GRID, region.upper // GRID, -(-region.right // GRID), -(-region.lower // GRID))
 
 
-def tiles(width: int, height: int, tile_size: int, grid: int = GRID) -> list[Box]:
+def tiles(width: int, height: int, tile_size: int) -> list[Box]:
     """The tiles of a picture in file order (row-major), as boxes on the code grid."""
-    return _divide(code_grid(width, height, grid), tile_size // grid)
+    return _divide(code_grid(width, height), tile_size // GRID)
 
 
 def windows(area: Box) -> list[Box]:

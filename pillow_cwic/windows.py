@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .binarizer import remainders
+from .config import GRID
 from .importance import kept, quantize
 from .model import Model, inference
 from .tiling import Box, code_grid, covering, windows
@@ -32,7 +33,7 @@ class Analysis:
     ) -> None:
         """pixels uint8 [H,W,3]; quality_shift [h,w] is added to the quality index at each code position."""
         self.model, self.pixels, self.quality_shift, self.keep = model, pixels, quality_shift, keep
-        self.grid = code_grid(pixels.shape[1], pixels.shape[0], model.config.grid)
+        self.grid = code_grid(pixels.shape[1], pixels.shape[0])
         self._features: dict[Box, Tensor] = {}
 
     def codes(self, quality_index: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -68,7 +69,7 @@ class Analysis:
         """Quality-independent features [1,c,h,w] of one window."""
         found = self._features.get(window)
         if found is None:
-            x = torch.from_numpy(cut(self.pixels, window.scale(self.model.config.grid))).to(self.model.device)
+            x = torch.from_numpy(cut(self.pixels, window.scale(GRID))).to(self.model.device)
             x = x.permute(2, 0, 1)[None].float() / 255  # [1,3,H,W], channels last in memory
             found = self.model.encoder.features(x)
             if self.pixels.shape[0] * self.pixels.shape[1] <= self.keep:
@@ -102,15 +103,14 @@ def synthesize(
     they may be a part of it, as long as it holds the region and a halo around it.
     """
     out = np.empty((region.height, region.width, 3), np.uint8)
-    grid = model.config.grid
-    for core in windows(covering(region, grid)):
+    for core in windows(covering(region)):
         window = core.grow(model.config.decoder_halo, present)
         part = codes[window.within(present).slices].to(model.device)
         with inference():
             x = part.float().permute(2, 0, 1)[None]  # [1,n,h,w], channels last in memory
             index = quality_at(model, *quality, window)
             picture = model.decoder(x, index)[0].clamp_(0, 1).mul_(255).round_().to(torch.uint8)  # [3,H,W]
-        seen = core.scale(grid).grow(0, region)  # the core's pixels, cut off at the region
-        inside = picture[:, *seen.within(window.scale(grid)).slices]
+        seen = core.scale(GRID).grow(0, region)  # the core's pixels, cut off at the region
+        inside = picture[:, *seen.within(window.scale(GRID)).slices]
         out[seen.within(region).slices] = inside.permute(1, 2, 0).cpu().numpy()
     return out

@@ -13,11 +13,10 @@ def the_projects(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Levels [h,w] and codes [h,w,n] of a file as the package decodes them."""
     parsed = container.read(data)
     header, loaded = parsed.header, weights.load(parsed.header.model_id, torch.device("cpu"))
-    side = loaded.config.grid
-    grid = tiling.code_grid(*header.size, side)
+    grid = tiling.code_grid(*header.size)
     level = np.zeros((grid.height, grid.width), np.int64)
     codes = np.zeros((grid.height, grid.width, loaded.config.planes), np.int64)
-    for stream, box in zip(parsed.tiles, tiling.tiles(*header.size, header.tile_size, side), strict=True):
+    for stream, box in zip(parsed.tiles, tiling.tiles(*header.size, header.tile_size), strict=True):
         found = loaded.entropy.decode(stream, (box.height, box.width), header.quality_index)
         codes[box.slices], level[box.slices] = (part.numpy() for part in found)
     return level, codes

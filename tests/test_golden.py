@@ -65,7 +65,7 @@ def test_decoded_codes_are_coded_to_the_same_bytes(path):
     data = path.read_bytes()
     parsed = container.read(data)
     header, model = parsed.header, weights.load(parsed.header.model_id, torch.device("cpu"))
-    boxes = tiling.tiles(*header.size, header.tile_size, model.config.grid)
+    boxes = tiling.tiles(*header.size, header.tile_size)
 
     def again(job):
         stream, box = job

@@ -96,14 +96,14 @@ def test_too_few_pictures_are_an_error(tmp_path: Path) -> None:
 
 
 def test_validation_pictures_are_held_out(tmp_path: Path) -> None:
-    """Validation and training pictures do not overlap and are all pictures together; whole ones are cut to 8 pixels."""
+    """Validation and training pictures do not overlap and are all pictures together; whole ones end on the grid."""
     write_pieces(tmp_path)
     data = open_data([str(tmp_path)], replace(RECIPE, validation_pictures=2), 1)
     train, held = {p.path for p in data.train}, {p.path for p in data.validation}
     assert (len(train), len(held), train & held) == (16, 2, set())
     Image.new("RGB", (75, 2000)).save(tmp_path / "long.png")
     ((_, whole),) = load_whole([Picture("long.png", tmp_path / "long.png")], 1)
-    assert whole.shape == (3, 1024, 72)
+    assert whole.shape == (3, 1024, 64)
 
 
 def test_crops_are_windows_of_one_picture() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..config import GRID
 from . import pictures
 from .pictures import Picture, Pixels, Skipped
 from .recipe import DataRecipe
@@ -153,12 +154,12 @@ def load_pool(
     return PixelPool(images, recipe, device), skipped
 
 
-def load_whole(chosen: list[Picture], jobs: int, grid: int = 8, longest: int = 1024) -> list[tuple[str, Tensor]]:
-    """Validation pictures as uint8 [3,h,w], cut to multiples of `grid` and to `longest` pixels around the centre."""
+def load_whole(chosen: list[Picture], jobs: int, longest: int = 1024) -> list[tuple[str, Tensor]]:
+    """Validation pictures as uint8 [3,h,w], cut to multiples of GRID and to `longest` pixels around the centre."""
     whole = []
     for picture, outcome in pictures.decode_all(chosen, jobs):
         if not isinstance(outcome, str):
-            height, width = (min(n, longest) // grid * grid for n in outcome.shape[:2])
+            height, width = (min(n, longest) // GRID * GRID for n in outcome.shape[:2])
             top, left = (outcome.shape[0] - height) // 2, (outcome.shape[1] - width) // 2
             cut = outcome[top : top + height, left : left + width].copy()
             whole.append((Path(picture.name).stem, torch.from_numpy(cut).permute(2, 0, 1)))  # [3,h,w]

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..config import GRID
 from ..networks import FIRST_GAIN, GAIN_SLOPE
 from ..successive.context import StepNetwork
 from ..successive.scale import FIRST_LOG_SCALE, LAST_LOG_SCALE, OUTPUT_BITS, SCALES
@@ -30,9 +31,9 @@ def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
     config = joint.config
     blocks: list[Tensor] = []
     while sum(map(len, blocks)) < POSITIONS:
-        crops = F.pixel_unshuffle(draw() * 2 - 1, config.grid)  # [B,3*grid^2,h,w]
+        crops = F.pixel_unshuffle(draw() * 2 - 1, GRID)  # [B,3*GRID^2,h,w]
         blocks.append(crops.permute(0, 2, 3, 1).flatten(0, 2))
-    values = torch.cat(blocks).double()  # [positions,3*grid^2]
+    values = torch.cat(blocks).double()  # [positions,3*GRID^2]
     mean, n = values.mean(0), config.planes
     centred = values - mean
     variance, components = torch.linalg.eigh(centred.t() @ centred / len(centred))

@@ -9,7 +9,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..config import ModelConfig
+from ..config import GRID, ModelConfig
 
 PARTS = ("encoder", "decoder", "planes", "maps")
 """The parts of a joint codec that a stage can train: two CNNs, two entropy networks."""
@@ -217,10 +217,10 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
 
 
 def _check(recipe: Recipe, where: str) -> None:
-    data, loss, grid = recipe.data, recipe.loss, recipe.model.grid
+    data, loss = recipe.data, recipe.loss
     rules = [
         (recipe.minutes > 0, f"minutes: expected more than 0, found {recipe.minutes}"),
-        (data.crop > 0 and data.crop % grid == 0, f"[data] crop: expected a multiple of {grid}, found {data.crop}"),
+        (data.crop > 0 and data.crop % GRID == 0, f"[data] crop: expected a multiple of {GRID}, found {data.crop}"),
         (data.batch > 0, f"[data] batch: expected at least 1, found {data.batch}"),
         (0 <= data.downscaled_share <= 1, f"[data] downscaled_share: expected 0..1, found {data.downscaled_share}"),
         (data.max_downscale >= 1, f"[data] max_downscale: expected at least 1, found {data.max_downscale}"),

@@ -38,7 +38,7 @@ def train(options: Options) -> Progress:
         torch.set_num_threads(options.threads or threads)
         run = set_up(options, recipe, ranks, device)
         try:
-            whole = load_whole(run.data.validation, options.jobs, recipe.model.grid) if ranks.first else []
+            whole = load_whole(run.data.validation, options.jobs) if ranks.first else []
             with StopSignal() as stop:
                 loop(run, whole, stop)
             finish(run, whole)
