@@ -56,7 +56,12 @@ class Ranks:
         """Average gradients over the ranks; `unused`: some parameters take no part in the loss."""
         if self.count == 1 or not any(p.requires_grad for p in module.parameters()):
             return module
-        return DistributedDataParallel(module, find_unused_parameters=unused)
+        return DistributedDataParallel(
+            module,
+            find_unused_parameters=unused,
+            broadcast_buffers=False,  # there are only constants
+            gradient_as_bucket_view=True,  # no copy: a twentieth of a step on two cores
+        )
 
 
 @contextmanager
