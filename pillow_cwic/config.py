@@ -16,15 +16,15 @@ GRID = 16
 class ModelConfig:
     """A codec with integer codes from the successive binarizer, a ladder of one-bit decisions, at 1/16 resolution."""
 
-    kept_planes: tuple[int, ...] = (0, 3, 6, 10, 14, 20, 26, 34, 44, 56, 70, 86, 106, 130, 160, 192)
+    kept_planes: tuple[int, ...] = (0, 3, 6, 10, 14, 20, 26, 34, 44, 56, 70, 86, 108, 140, 188, 256)
     """Channels of codes kept at each importance level; the last is their number n, a multiple of 4. The number of
     levels L is a power of two: the importance map is coded as a binary tree."""
     quality_count: int = 64  # quality indices; index 0 has the lowest rate
     quarter_channels: int = 128  # trunk width at 1/4 resolution
     eighth_channels: int = 256  # trunk width at 1/8 resolution
     sixteenth_channels: int = 288  # trunk width at 1/16 resolution
-    encoder_blocks: tuple[int, int, int] = (4, 6, 4)  # residual blocks at 1/4, 1/8 and 1/16
-    decoder_blocks: tuple[int, int, int] = (5, 10, 6)
+    encoder_blocks: tuple[int, int, int] = (4, 5, 4)  # residual blocks at 1/4, 1/8 and 1/16
+    decoder_blocks: tuple[int, int, int] = (5, 9, 5)
     importance_channels: int = 96  # width of the importance-map branch
     context_features: int = 256  # entropy network of the codes: width
     map_features: int = 48  # entropy network of the codes: features of the importance map
