@@ -99,7 +99,7 @@ class Stage:
     decay: str = "linear"  # or "geometric"
     warmup_steps: int = 0
     ms_ssim_weight: float = 0.0  # w of distortion = (1 - w - v) * 255^2 * MSE + w * 671 * (1 - MS-SSIM) ...
-    ssim_weight: float = 0.0  # ... + v * 200 * (1 - SSIM)
+    ssim_weight: float = 0.0  # ... + v * 200 * (1 - SSIM of the luma)
     importance: bool = True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
     explore: float = 0.0  # share of the crops whose importance map is opened further, at random
     choose: bool = False  # learn on the codes that the coder would choose, not on rounded features
