@@ -75,12 +75,8 @@ class Soap(torch.optim.Optimizer):
 
     found_inf: Tensor | None = None
 
-    def __init__(
-        self, parameters: Iterable[Tensor], lr: Tensor, eps: float, weight_decay: float, low: bool = False
-    ) -> None:
-        """`low`: turn gradients and steps in bfloat16, in half the time; bases and moments stay float32."""
+    def __init__(self, parameters: Iterable[Tensor], lr: Tensor, eps: float, weight_decay: float) -> None:
         super().__init__(parameters, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
-        self.turning = torch.bfloat16 if low else torch.float32
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -101,14 +97,13 @@ class Soap(torch.optim.Optimizer):
             state["momentum"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)  # in the bases
             return
         state["count"] += 1
-        count, correction = state["count"], 1 - BETA ** state["count"]
-        bases = [basis.to(self.turning) for basis in state["bases"]]
-        inside = turned(gradient.to(self.turning), bases).float()
+        count, bases, correction = state["count"], state["bases"], 1 - BETA ** state["count"]
+        inside = turned(gradient, bases)
         state["momentum"].lerp_(inside, 1 - BETA)
         state["square"].lerp_(inside * inside, 1 - BETA)
         step = state["momentum"] / correction / ((state["square"] / correction).sqrt() + group["eps"])
         weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.sub_(turned_back(step.to(self.turning), bases).view_as(weight) * group["lr"])
+        weight.sub_(turned_back(step, bases).view_as(weight) * group["lr"])
         if count % LOOK == 0:
             for statistic, seen in zip(state["statistics"], statistics(gradient), strict=True):
                 statistic.lerp_(seen, 1 - BETA**LOOK)
@@ -129,11 +124,11 @@ class Soap(torch.optim.Optimizer):
 class SoapWithAdamW:
     """SOAP for a module's convolutions, AdamW for the rest, behind one optimizer's face."""
 
-    def __init__(self, module: nn.Module, lr: Tensor, low: bool = False, **adamw: Any) -> None:
+    def __init__(self, module: nn.Module, lr: Tensor, **adamw: Any) -> None:
         chosen = preconditioned(module)
         known = {id(weight) for weight in chosen}
         rest = [parameter for parameter in module.parameters() if id(parameter) not in known]
-        self.soap = Soap(chosen, lr, adamw["eps"], adamw["weight_decay"], low)
+        self.soap = Soap(chosen, lr, adamw["eps"], adamw["weight_decay"])
         self.adamw = torch.optim.AdamW(rest, lr=lr, **adamw)
         self.found_inf: Tensor | None = None
 

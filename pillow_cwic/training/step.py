@@ -32,13 +32,8 @@ SUMS = ("loss", "plane_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "fini
 """What `Step.sums` adds up over the steps since it was last read."""
 
 
-def build_optimizer(
-    joint: nn.Module, options: OptimizerRecipe, rate: Tensor, low: bool = False
-) -> torch.optim.Optimizer | SoapWithAdamW:
-    """The recipe's optimizer; it skips a step where its `found_inf` is 1, without asking the device.
-
-    `low`: SOAP may use bfloat16 where it does no harm.
-    """
+def build_optimizer(joint: nn.Module, options: OptimizerRecipe, rate: Tensor) -> torch.optim.Optimizer | SoapWithAdamW:
+    """The recipe's optimizer; it skips a step where its `found_inf` is 1, without asking the device."""
     adamw: dict[str, Any] = {
         "betas": (options.beta1, options.beta2),
         "eps": options.epsilon,
@@ -47,7 +42,7 @@ def build_optimizer(
         "capturable": rate.device.type == "cuda",
     }
     if options.name == "soap":
-        return SoapWithAdamW(joint, rate, low, **adamw)
+        return SoapWithAdamW(joint, rate, **adamw)
     return torch.optim.AdamW(joint.parameters(), lr=rate, **adamw)
 
 
@@ -65,8 +60,7 @@ class Step:
         self.average = copy.deepcopy(self.joint).eval().requires_grad_(False)
         self.rate = torch.tensor(0.0, device=device)  # learning rate
         self.taken = torch.tensor(0.0, device=device)  # steps so far
-        self.low = recipe.cuda.bfloat16 if device.type == "cuda" else recipe.cpu.bfloat16
-        self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate, self.low)
+        self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate)
         self.linear: list[Tensor] = []
         if not self.joint.config.one_bit:  # signs have no such start
             self.linear = [*self.joint.encoder.shortcut.parameters(), *self.joint.decoder.shortcut.parameters()]
@@ -127,7 +121,8 @@ class Step:
     def loss(self, x: Tensor, quality: Tensor) -> Terms:
         """x [B,3,H,W], quality [B] -> the loss and its terms."""
         recipe = self.recipe
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.low):
+        low = recipe.cuda.bfloat16 if self.device.type == "cuda" else recipe.cpu.bfloat16
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             outcome = self.forward(x, quality)
         if recipe.loss.form == "importance":
             return importance_rate(outcome, x, recipe.loss, self.stage)
