@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from .config import GRID
 
-WINDOW = 80
-"""Largest side of a window's core in code positions (1280 pixels): bounds the memory of the CNNs."""
+WINDOW = 64
+"""Largest side of a window's core in code positions (1024 pixels): bounds the memory of the CNNs."""
 
 MIN_POSITIONS = 3
 """Smallest side of the code grid: tiny pictures are extended to 48 pixels."""
