@@ -16,7 +16,8 @@ WINDOW = 11
 """Side of the Gaussian window in pixels; smaller pictures have no SSIM."""
 _SIGMA = 1.5  # pixels
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al. 2004, for 8 bits
-_LUMA = np.array([65.481, 128.553, 24.966]) / 255  # BT.601, R G B in 0..255 -> 16..235
+LUMA = np.array([65.481, 128.553, 24.966]) / 255
+"""BT.601: weights of R, G and B; in 0..255, with 16 added, they make a luma of 16..235."""
 
 
 def bits_per_pixel(size_bytes: int, width: int, height: int) -> float:
@@ -55,7 +56,7 @@ def luma(picture: ArrayLike) -> NDArray[np.float64]:
         return pixels
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"expected [H,W] or [H,W,3] without alpha, found shape {list(pixels.shape)}")
-    return np.rint(pixels @ _LUMA + 16)
+    return np.rint(pixels @ LUMA + 16)
 
 
 def _pair(reference: ArrayLike, distorted: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -13,15 +13,14 @@ import os
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pillow_cwic.config import GRID, ModelConfig
-from pillow_cwic.successive.scale import FIRST_LOG_SCALE, LAST_LOG_SCALE, OUTPUT_BITS, SCALES
+from pillow_cwic.config import ModelConfig
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.data import Source, load_pool, open_data
 from pillow_cwic.training.joint import JointCodec
+from pillow_cwic.training.principal import OUTPUTS_PER_LOG, blocks_of
 
 LAST = 32
 """The last so many channels of the narrower model are the pattern for the new ones' gains and step sizes."""
@@ -82,7 +81,7 @@ def collect(narrow: JointCodec, pool: Source, count: int) -> tuple[Tensor, Tenso
         best = torch.full((len(x),), narrow.config.quality_count - 1)
         left = 2 * (x - narrow(x, best).picture.clamp(0, 1))
         for into, values in ((blocks, 2 * x - 1), (errors, left)):
-            into.append(F.pixel_unshuffle(values, GRID).permute(0, 2, 3, 1).flatten(0, 2))
+            into.append(blocks_of(values))
     return torch.cat(blocks).double(), torch.cat(errors).double()
 
 
@@ -115,11 +114,12 @@ def fit(narrow: JointCodec, wide: JointCodec, blocks: Tensor, errors: Tensor) ->
 
 def start_scales(out: torch.nn.Conv2d, source: torch.nn.Conv2d, spreads: Tensor, own: Tensor) -> None:
     """New channels' scales as the last four's, by how much wider or narrower they spread; their means stay 0."""
-    per_log = (SCALES - 1) / (LAST_LOG_SCALE - FIRST_LOG_SCALE) / (1 << OUTPUT_BITS)
     new, first = out.weight.shape[0] // 8, source.weight.shape[0] // 8  # channels of a quarter
     weight, bias = out.weight.view(4, 2, new, -1), out.bias.view(4, 2, new)  # type: ignore[union-attr]
     before, offset = source.weight.view(4, 2, first, -1), source.bias.view(4, 2, first)  # type: ignore[union-attr]
-    shift = (spreads.view(-1, 4) / own).log().t().float() * per_log  # [4,new-first]: channel c is of quarter c % 4
+    shift = (
+        spreads.view(-1, 4) / own
+    ).log().t().float() * OUTPUTS_PER_LOG  # [4,new-first]: channel c is of quarter c % 4
     weight[:, 1, first:] = before[:, 1, -1:]
     bias[:, 1, first:] = offset[:, 1, -1:] + shift
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import ModelConfig
+from ..metrics import LUMA
 from .joint import Outcome
 from .recipe import LossRecipe, Stage
 
@@ -20,7 +21,6 @@ MS_SSIM_SCALE = 671.0
 SSIM_SCALE = 200.0
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 WINDOW, SIGMA = 11, 1.5
-LUMA, LUMA_OFFSET = (65.481 / 255, 128.553 / 255, 24.966 / 255), 16 / 255  # BT.601, of R, G, B in [0, 1]
 
 
 class Terms(NamedTuple):
@@ -115,16 +115,15 @@ def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _with_luma(x: Tensor) -> Tensor:
     """[B,3,H,W] -> [B,4,H,W]: the luma behind the bands."""
-    red, green, blue = x.unbind(1)
-    return torch.stack([red, green, blue, LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue + LUMA_OFFSET], 1)
+    red, green, blue = LUMA.tolist()  # plain numbers: a captured step copies nothing to the GPU
+    luma = red * x[:, 0] + green * x[:, 1] + blue * x[:, 2] + 16 / 255  # [B,H,W]
+    return torch.cat([x, luma[:, None]], 1)
 
 
 def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     c1, c2 = 0.01**2, 0.03**2
     x, y = x.contiguous(), y.contiguous()
-    mean_x, squares, xy = blurred(x), blurred(x * x + y * y), blurred(x * y)
-    with torch.set_grad_enabled(y.requires_grad):
-        mean_y = blurred(y)
+    mean_x, mean_y, squares, xy = blurred(x), blurred(y), blurred(x * x + y * y), blurred(x * y)
     product, sum_of_squares = mean_x * mean_y, mean_x**2 + mean_y**2
     luminance = (2 * product + c1) / (sum_of_squares + c1)
     return luminance, (2 * (xy - product) + c2) / (squares - sum_of_squares + c2)

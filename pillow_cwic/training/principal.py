@@ -9,14 +9,16 @@ import math
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..config import GRID
-from ..networks import FIRST_GAIN, GAIN_SLOPE
+from ..networks import FIRST_GAIN, GAIN_SLOPE, unshuffled
 from ..successive.context import StepNetwork
 from ..successive.scale import FIRST_LOG_SCALE, LAST_LOG_SCALE, OUTPUT_BITS, SCALES
 from .joint import JointCodec
+
+OUTPUTS_PER_LOG = (SCALES - 1) / (LAST_LOG_SCALE - FIRST_LOG_SCALE) / (1 << OUTPUT_BITS)
+"""By how much a scale output grows where the scale grows e-fold."""
 
 POSITIONS = 20_000
 """Blocks from which the components are estimated, at least."""
@@ -25,14 +27,18 @@ CENTRE = 1.5
 """What the hidden unit that carries the quality holds at the middle one: it must stay within [0, 4)."""
 
 
+def blocks_of(pictures: Tensor) -> Tensor:
+    """[B,3,H,W] -> its 16x16 blocks as rows, [B*H/16*W/16,768]."""
+    return unshuffled(pictures, GRID).permute(0, 2, 3, 1).flatten(0, 2)
+
+
 @torch.no_grad()
 def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
     """Set up an untrained codec from crops [B,3,s,s] in [0,1]; says what it did, for the records."""
     config = joint.config
     blocks: list[Tensor] = []
     while sum(map(len, blocks)) < POSITIONS:
-        crops = F.pixel_unshuffle(draw() * 2 - 1, GRID)  # [B,3*GRID^2,h,w]
-        blocks.append(crops.permute(0, 2, 3, 1).flatten(0, 2))
+        blocks.append(blocks_of(draw() * 2 - 1))
     values = torch.cat(blocks).double()  # [positions,3*GRID^2]
     mean, n = values.mean(0), config.planes
     centred = values - mean
@@ -63,7 +69,7 @@ def _start_step(network: StepNetwork, log_s: Tensor) -> None:
 
     Hidden unit 0 carries the quality through all layers, because scales grow with the gain.
     """
-    n, outputs_per_log = len(log_s), (SCALES - 1) / (LAST_LOG_SCALE - FIRST_LOG_SCALE) / (1 << OUTPUT_BITS)
+    n = len(log_s)
     qualities = len(network.quality.weight)
     network.quality.weight[:, 0] = torch.linspace(-1, 1, qualities) + CENTRE
     for layer in (network.known, network.map_out, network.depth1, network.mid1, network.depth2, network.mid2):
@@ -74,8 +80,8 @@ def _start_step(network: StepNetwork, log_s: Tensor) -> None:
         layer.weight[0, 0, 1, 1] = 1
     for layer in (network.mid1, network.mid2):
         layer.weight[0, 0] = 1
-    middle = (log_s - FIRST_LOG_SCALE) * outputs_per_log - SCALES / 2 / (1 << OUTPUT_BITS)
-    slope = GAIN_SLOPE * outputs_per_log
+    middle = (log_s - FIRST_LOG_SCALE) * OUTPUTS_PER_LOG - SCALES / 2 / (1 << OUTPUT_BITS)
+    slope = GAIN_SLOPE * OUTPUTS_PER_LOG
     bias, weight = torch.zeros(4, 2, n // 4), torch.zeros(4, 2, n // 4)  # quarter by quarter: means, then scales
     bias[:, 1] = (middle - slope * CENTRE).view(n // 4, 4).t()
     weight[:, 1] = slope
