@@ -4,6 +4,7 @@ Each process ("rank") has its own share of the pictures and its own random numbe
 the gradients, so the weights stay equal everywhere. Started without torchrun, there is one rank and nothing to do.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,7 +60,6 @@ class Ranks:
         return DistributedDataParallel(
             module,
             find_unused_parameters=unused,
-            broadcast_buffers=False,  # there are only constants
             gradient_as_bucket_view=True,  # no copy: a twentieth of a step on two cores
         )
 
@@ -78,4 +78,7 @@ def joined(device: str | None) -> Iterator[tuple[Ranks, str | None]]:
     try:
         yield ranks, f"cuda:{ranks.local}" if on_gpu else "cpu"
     finally:
+        # Wrappers of modules are cycles that hold the group: if its threads still ran while Python ends, one process in
+        # twenty would abort ("terminate called without an active exception").
+        gc.collect()
         dist.destroy_process_group()

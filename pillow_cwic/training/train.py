@@ -43,6 +43,7 @@ def train(options: Options) -> Progress:
                 loop(run, whole, stop)
             finish(run, whole)
         finally:
+            run.step.forward = run.step.joint  # lets go of the process group, see `joined`
             run.watch.close()
             torch.set_num_threads(threads)
     return run.progress
