@@ -24,7 +24,7 @@ from PIL import Image
 from . import __version__, catalogue, decode, pillow_plugin, weights, weights_cli
 from .container import Metadata, read_header, read_preamble
 from .metrics import bits_per_pixel
-from .options import RateOption
+from .options import RateOption, check_effort
 
 PROGRAM = "pillow-cwic"
 _METADATA = ("icc_profile", "exif", "xmp", "dpi", "comment")
@@ -85,6 +85,9 @@ def _add_encode(commands: Any) -> None:
     parser.add_argument(
         "--importance", type=Path, metavar="FILE", help="grey picture: 128 neutral, lighter gets more bits"
     )
+    parser.add_argument(
+        "--effort", type=int, metavar="N", help="passes of a search for better codes, 0 (default) to 100; 10 is good"
+    )
     parser.add_argument("--model", help="name, id or weights file")
     _add_device(parser)
 
@@ -105,9 +108,10 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def _encode(args: argparse.Namespace) -> int:
     try:
         RateOption(args.quality, args.bpp, args.max_bytes)
+        check_effort(args.effort or 0)
     except ValueError as error:
         args.usage_error(str(error))
-    options = {name: getattr(args, name) for name in ("quality", "bpp", "max_bytes", "model", "device")}
+    options = {name: getattr(args, name) for name in ("quality", "bpp", "max_bytes", "effort", "model", "device")}
     options = {name: value for name, value in options.items() if value is not None}
     file = BytesIO()
     _fetch_first(args, args.model)

@@ -18,7 +18,7 @@ from . import container, tiling, weights
 from .config import GRID
 from .container import Container, Header
 from .errors import FormatError, UnsupportedError
-from .options import NEUTRAL, REGION_BLOCK, RateOption, metadata, picture, quality_shift
+from .options import NEUTRAL, REGION_BLOCK, RateOption, check_effort, metadata, picture, quality_shift
 from .png_plane import decode_plane, encode_plane
 from .tiling import Box
 
@@ -39,6 +39,7 @@ def encode(
     bpp: float | None = None,
     max_bytes: int | None = None,
     importance: Any = None,
+    effort: int = 0,
     model: str | os.PathLike[str] | None = None,
     device: str | torch.device | None = None,
     icc_profile: bytes | None = None,
@@ -52,6 +53,7 @@ def encode(
     array: uint8 HxW or HxWx{1,2,3,4}. Give at most one of quality (a dial in [0, 1], default 0.5), bpp (bits per pixel
     of the whole file: the nearest of the model's qualities is taken) and max_bytes (the highest quality that fits).
     importance: "L" image or uint8 HxW, 128 neutral, more where bits should go; the importance map follows it.
+    effort: passes of a search for better codes, 0 (none) to 100; ten save 7 to 9 % of the bytes at equal quality.
     model: a name, an id or a weights file; None is the default. device: "cpu", "cuda", "cuda:1", "auto".
 
     ValueError or TypeError for wrong options or pixels, WeightsError for a model that cannot be had.
@@ -60,16 +62,19 @@ def encode(
     from .model import resolve_device
 
     rate = RateOption(quality, bpp, max_bytes)
+    check_effort(effort)
     pixels = picture(array)
     extra = metadata(icc_profile, exif, xmp, dpi, comment)
     loaded = weights.load(model, resolve_device(device))
+    if effort and loaded.config.one_bit:
+        raise ValueError(f"effort = {effort}: model {loaded.id} has one-bit codes, effort refines integer ones")
     shift = quality_shift(importance, pixels.size, loaded.config.quality_count)
     keep = windows.CACHED_PIXELS if rate.quality is None else 0  # one quality: nothing to keep features for
     analysis = windows.Analysis(loaded, pixels.colour, _on_grid(shift, pixels.size), keep)
     alpha = None if pixels.alpha is None else encode_plane(pixels.alpha)
     quality_map = None if shift is None else encode_plane((shift + NEUTRAL).astype(np.uint8))
 
-    def at(quality_index: int) -> bytes:
+    def at(quality_index: int, effort: int = 0) -> bytes:
         header = Header(
             *pixels.size,
             pixels.bands,
@@ -79,9 +84,9 @@ def encode(
             TILE_SIZE,
             regions=shift is not None,
         )
-        return container.write(header, _encode_tiles(analysis, header), alpha, extra, quality_map)
+        return container.write(header, _encode_tiles(analysis, header, effort), alpha, extra, quality_map)
 
-    return _at_rate(at, rate, loaded.config.quality_count - 1, pixels.size[0] * pixels.size[1])
+    return _at_rate(at, rate, effort, loaded.config.quality_count - 1, pixels.size[0] * pixels.size[1])
 
 
 def decode(
@@ -148,51 +153,64 @@ def _bytes(source: Any) -> Any:
     return source.read() if hasattr(source, "read") else source
 
 
-def _at_rate(at: Callable[[int], bytes], rate: RateOption, last: int, pixels: int) -> bytes:
-    """The file at the quality index that the option asks for, 0..last."""
+def _at_rate(at: Callable[..., bytes], rate: RateOption, effort: int, last: int, pixels: int) -> bytes:
+    """The file at the quality index that the option asks for, 0..last; at(quality_index, effort=0) makes one.
+
+    Indices are found by files without effort, a tenth of the work: effort changes sizes by a percent or two.
+    """
     if rate.quality is not None:
-        return at(round(rate.quality * last))
+        return at(round(rate.quality * last), effort)
+    target = rate.max_bytes or (rate.bpp or 0) * pixels / 8
+    files = _bracket(at, last, target)
     if rate.bpp is not None:
-        target = rate.bpp * pixels / 8
-        below, above = _bracket(at, last, target)
-        return min((file for file in (below, above) if file), key=lambda file: abs(len(file) - target))
-    limit = rate.max_bytes or 0
-    below, above = _bracket(at, last, limit)
-    if below is None:
-        raise ValueError(f"max_bytes = {limit}: the smallest file of this picture has {len(above or b'')} bytes")
-    return below
+        index = min(files, key=lambda index: abs(len(files[index]) - target))
+        return at(index, effort) if effort else files[index]
+    fitting = [index for index, file in files.items() if len(file) <= target]
+    if not fitting:
+        smallest = len(next(iter(files.values())))
+        raise ValueError(f"max_bytes = {rate.max_bytes}: the smallest file of this picture has {smallest} bytes")
+    best = files[fitting[0]]
+    if effort:  # refined files are mostly a little larger: the one of the quality below then fits
+        tries = (at(index, effort) for index in range(fitting[0], max(fitting[0] - 2, -1), -1))
+        best = next((file for file in tries if len(file) <= target), best)
+    return best
 
 
-def _bracket(at: Callable[[int], bytes], last: int, target: float) -> tuple[bytes | None, bytes | None]:
-    """The files around `target` bytes: one of at most that size, and the next quality's, which is larger.
+def _bracket(at: Callable[..., bytes], last: int, target: float) -> dict[int, bytes]:
+    """The files around `target` bytes by index: one of at most that size, and the next quality's, which is larger.
 
-    Bisection over the quality indices, taking sizes to grow with the index; None where the range ends.
+    Bisection over the quality indices, taking sizes to grow with the index; one file alone where the range ends.
     """
     low, high = -1, last + 1  # sizes at low <= target < sizes at high
-    below: bytes | None = None
-    above: bytes | None = None
+    found: dict[int, bytes] = {}
     while high - low > 1:
         middle = (low + high) // 2
-        file = at(middle)
-        if len(file) <= target:
-            low, below = middle, file
+        found[middle] = at(middle)
+        if len(found[middle]) <= target:
+            low = middle
         else:
-            high, above = middle, file
-    return below, above
+            high = middle
+    return {index: found[index] for index in (low, high) if index in found}
 
 
-def _encode_tiles(analysis: Analysis, header: Header) -> list[bytes]:
+def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes]:
     """The streams of all tiles, in file order."""
     from .workers import map_one_thread
 
-    codes, level, rest = analysis.codes(header.quality_index)
+    boxes, quality_index = tiling.tiles(*header.size, header.tile_size), header.quality_index
+    codes, level, rest = analysis.codes(quality_index)
     entropy = analysis.model.entropy
+    if effort and rest is not None:
+        from .refine import refine
+
+        codes = refine(analysis, boxes, codes, level, rest, quality_index, effort)
+        rest = None
 
     def one(tile: Box) -> bytes:
         left = None if rest is None else rest[tile.slices]
-        return entropy.encode(codes[tile.slices], level[tile.slices], header.quality_index, left)
+        return entropy.encode(codes[tile.slices], level[tile.slices], quality_index, left)
 
-    return map_one_thread(one, tiling.tiles(*header.size, header.tile_size))
+    return map_one_thread(one, boxes)
 
 
 def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.Tensor, Box]:

@@ -95,8 +95,8 @@ class CwicPlugin(PluginV3):
     ) -> bytes | None:
         """Encode one picture: uint8 [H,W], [H,W,C] with C = 1..4, or a list or batch with one such picture.
 
-        options: quality, bpp, max_bytes, importance, model, device, icc_profile, exif, xmp, dpi, comment, as in
-        pillow_cwic.encode. Returns the bytes if the target is "<bytes>". ValueError for more than one picture.
+        options: quality, bpp, max_bytes, importance, effort, model, device, icc_profile, exif, xmp, dpi, comment, as
+        in pillow_cwic.encode. Returns the bytes if the target is "<bytes>". ValueError for more than one picture.
         """
         from . import codec
 

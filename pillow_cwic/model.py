@@ -70,6 +70,14 @@ def inference() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def differentiable(enabled: bool = True) -> Iterator[None]:
+    """Run networks in full float32 with gradients, whatever the caller's autocast, no_grad and inference mode say."""
+    full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    with full[0], full[1], torch.inference_mode(False), torch.set_grad_enabled(enabled):
+        yield
+
+
 def _build(
     make: Callable[[], Network],
     tensors: Mapping[str, Tensor],
@@ -108,7 +116,8 @@ def load(path: str | os.PathLike[str], device: torch.device, *, id: str) -> Mode
         config = ModelConfig.from_dict(values)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{Path(path).name}: bad model configuration: {error}") from error
-    with torch.device("cpu"):  # whatever the caller's default device is
+    # Whatever the caller's default device is; and refinement needs weights that gradients may pass.
+    with torch.device("cpu"), torch.inference_mode(False):
         return Model(config, tensors, device, id)
 
 

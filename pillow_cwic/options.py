@@ -17,6 +17,9 @@ DEFAULT_QUALITY = 0.5
 NEUTRAL = 128
 """The grey level of an importance picture that leaves bits where the model puts them."""
 
+MOST_EFFORT = 100
+"""Passes after which refinement has long stopped finding anything."""
+
 REGION_BLOCK = 32
 """Pixels per side of the blocks in which an importance picture is stored."""
 
@@ -56,6 +59,12 @@ def _check_quality(quality: Any) -> None:
     if not 0 <= quality <= 1:
         hint = f"; did you mean {quality / 100:g}?" if 1 < quality <= 100 else ""
         raise ValueError(f"quality is 0..1, found {quality!r}{hint}")
+
+
+def check_effort(effort: Any) -> None:
+    """ValueError unless it is a whole number of passes that someone may wait for."""
+    if isinstance(effort, bool) or not isinstance(effort, (int, np.integer)) or not 0 <= effort <= MOST_EFFORT:
+        raise ValueError(f"effort is a whole number of passes, 0 (none) to {MOST_EFFORT}; found {effort!r}")
 
 
 @dataclass(frozen=True)

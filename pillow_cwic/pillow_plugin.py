@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 
 from . import container
 
-_ENCODER_OPTIONS = ("quality", "bpp", "max_bytes", "importance", "model", "device")
+_ENCODER_OPTIONS = ("quality", "bpp", "max_bytes", "importance", "effort", "model", "device")
 _METADATA = ("icc_profile", "exif", "xmp", "dpi", "comment")
 _STORED_MODES = ("L", "LA", "RGB", "RGBA")
 _EXACT_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}

@@ -12,20 +12,13 @@ import pytest
 import torch
 from training_pictures import photographs
 
+from pillow_cwic.distortion import Blur, banded, similarities
 from pillow_cwic.metrics import LUMA, ssim
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.baselines import CODECS, Result, compared, measure
 from pillow_cwic.training.curves import Curve, CurvePoint, bd_rate, delta_table, load_anchors, mean_curves
 from pillow_cwic.training.joint import JointCodec, Outcome
-from pillow_cwic.training.losses import (
-    Blur,
-    banded,
-    distortion_weight,
-    importance_rate,
-    ms_ssim,
-    rate_distortion,
-    similarities,
-)
+from pillow_cwic.training.losses import distortion_weight, importance_rate, ms_ssim, rate_distortion
 
 TINY = recipes.load("smoke").model
 

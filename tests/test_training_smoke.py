@@ -143,7 +143,8 @@ def test_evaluate_measures_real_files(exported: Path, test_photos: Path, tmp_pat
     points = [{"bpp": 0.05, "psnr": 15}, {"bpp": 0.1, "psnr": 25}, {"bpp": 1.0, "psnr": 35}]
     anchors.write_text(json.dumps({"curves": [{"name": "published", "points": points}]}))
     command = ["evaluate", model, "--images", str(test_photos), "--out", str(tmp_path / "rd"), "--jobs", "2"]
-    assert main([*command, "--indices", "0,63", "--codecs", "jpeg,webp", "--anchors", str(anchors)]) == 0
+    command += ["--indices", "0,63", "--efforts", "0,1", "--codecs", "jpeg,webp", "--anchors", str(anchors)]
+    assert main(command) == 0
     rows = json.loads((tmp_path / "rd" / "rd.json").read_text())["results"]
     (row,) = (r for r in rows if (r["codec"], r["setting"], r["picture"]) == ("mine", 1, "coffee.png"))
     with Image.open(test_photos / "coffee.png") as image:
@@ -153,7 +154,7 @@ def test_evaluate_measures_real_files(exported: Path, test_photos: Path, tmp_pat
     assert row["psnr"] == pytest.approx(psnr(pixels, pillow_cwic.decode(data)), abs=0.05)
     report = (tmp_path / "rd" / "rd.md").read_text()
     assert "Means over 2 pictures" in report
-    for line in ("| mine | JPEG 4:2:0 |", "| mine | WebP m6 |", "| mine | published |"):
+    for line in ("| mine | JPEG 4:2:0 |", "| mine | WebP m6 |", "| mine | published |", "| mine effort 1 | mine |"):
         assert line in report
     with Image.open(tmp_path / "rd" / "rd.png") as plot:
         assert plot.width > 1000

@@ -8,6 +8,7 @@ directions, and the coder is called once per decision and step for all positions
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -138,12 +139,37 @@ class CodeCoder:
         With what rounding left of the features, rest int8 [h*w,n], the walk may write a code's neighbour (`choose`).
         Returns the codes as coded, int16 [h,w,n], 0 where the importance mask leaves a channel out.
         """
+        out = torch.zeros(level.numel(), self.config.planes, dtype=torch.int16)
+        for at, *both in self._steps(level, quality_index, out):
+            mean, scale = (x.numpy() for x in both)
+            given = None if codes is None else codes.reshape(-1)[at].long().numpy()
+            if given is not None and rest is not None:
+                given = self.ladder.choose(mean, scale, given, rest.reshape(-1)[at].long().numpy())
+            found = self.ladder.walk(code.bit_coder, mean, scale, given)
+            out.view(-1)[at] = torch.from_numpy(found).to(torch.int16)
+        return out.view(*level.shape, -1)
+
+    def distributions(self, codes: Tensor, level: Tensor, quality_index: int) -> tuple[Tensor, Tensor]:
+        """Codes int16 [h,w,n], level int64 [h,w] -> what a decoder expects of each: means in sixteenths, scale indices.
+
+        Both int64 [h,w,n], 0 for codes that the importance mask leaves out.
+        """
+        flat, out = codes.reshape(-1), torch.zeros(level.numel(), self.config.planes, dtype=torch.int16)
+        means, scales = torch.zeros(2, out.numel(), dtype=torch.int64)
+        for at, mean, scale in self._steps(level, quality_index, out):
+            means[at], scales[at], out.view(-1)[at] = mean, scale, flat[at]
+        return means.view(codes.shape), scales.view(codes.shape)
+
+    def _steps(self, level: Tensor, quality_index: int, out: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The four steps: which codes exist, as indices [m] into out [h*w*n], their means and scale indices [m].
+
+        The caller fills these codes into out [h*w,n], zeros at first, before it asks for the next step.
+        """
         height, width = level.shape
         place = order.cell(height, width).reshape(-1)  # [h*w]
         kept = torch.tensor(self.config.kept_planes)[level.reshape(-1), None]  # [h*w,1]
         channels = -(-int(kept.max()) // 4) * 4  # beyond these there is nothing to predict and nothing to see
         inputs, fixed = self._inputs(level, place, channels)
-        out = torch.zeros(height * width, self.config.planes, dtype=torch.int16)
         for k, layers in enumerate(step.of(channels) for step in self.steps):
             if k:
                 inputs[:, fixed:] = self._context(out[:, :channels])
@@ -151,13 +177,8 @@ class CodeCoder:
             channel = order.quarter(k)[place, None] + 4 * torch.arange(channels // 4)  # [h*w,channels/4]
             exists = (channel < kept).reshape(-1).nonzero()[:, 0]  # [m]
             at = (channel + self.config.planes * torch.arange(len(channel))[:, None]).reshape(-1)[exists]  # in [h*w*n]
-            mean, scale = (x.reshape(-1)[exists].numpy() for x in layers.distributions(features, place))
-            given = None if codes is None else codes.reshape(-1)[at].long().numpy()
-            if given is not None and rest is not None:
-                given = self.ladder.choose(mean, scale, given, rest.reshape(-1)[at].long().numpy())
-            found = self.ladder.walk(code.bit_coder, mean, scale, given)
-            out.view(-1)[at] = torch.from_numpy(found).to(torch.int16)
-        return out.view(height, width, -1)
+            mean, scale = layers.distributions(features, place)
+            yield at, mean.reshape(-1)[exists], scale.reshape(-1)[exists]
 
     def _context(self, codes: Tensor) -> Tensor:
         """Codes [h*w,n] -> inputs [h*w,2n]: the codes themselves, then their multiples of COARSE."""

@@ -81,6 +81,17 @@ class Ladder:
         chosen[at[better]] -= side[better]
         return chosen
 
+    def prices(self) -> NDArray[np.float32]:
+        """Bits of a code by scale index and distance to the mean in sixteenths, [SCALES,columns - UNIT / 2].
+
+        By the distribution itself: the coder rounds probabilities, and pays for escapes past the ladder, which this
+        leaves out.
+        """
+        half, table = UNIT // 2, self.table.reshape(-1, self.columns)
+        above = np.concatenate([2**TABLE_BITS - table[:, half:0:-1], table], 1)  # distances from -8 on
+        p = above[:, : -2 * half] - above[:, 2 * half :]  # [SCALES,columns-8]: P in units of 2^-30
+        return np.asarray(TABLE_BITS - np.log2(np.maximum(p, 1)), np.float32)
+
     def _signs(self, coder: BitCoder, row: Integers, mean: Integers, codes: Integers | None) -> Integers:
         """Codes of the one threshold, -1 or +1: is the number above zero? Means count as at most 1 in magnitude."""
         whole = np.full_like(mean, 1 << TABLE_BITS)

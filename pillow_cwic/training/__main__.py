@@ -54,6 +54,9 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for rd.json, rd.md and rd.png")
     evaluate.add_argument("--qualities", type=numbers, metavar="Q,Q,...", help="dial positions 0..1")
     evaluate.add_argument("--indices", type=numbers, metavar="I,I,...", help="or quality indices 0..63")
+    evaluate.add_argument(
+        "--efforts", type=numbers, default=(0,), metavar="N,N,...", help="effort of the models' files"
+    )
     evaluate.add_argument("--codecs", default="jpeg,jpeg2000,webp,avif", help="Pillow's codecs to run, or none")
     evaluate.add_argument("--anchors", nargs="*", type=Path, default=[], metavar="FILE.json", help="published curves")
     evaluate.add_argument("--beside", nargs="*", type=Path, default=[], metavar="RD.json", help="earlier evaluations")
@@ -111,6 +114,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             images=options.images,
             out=options.out,
             qualities=qualities,
+            efforts=tuple(map(int, options.efforts)),
             codecs=names(options.codecs),
             anchors=tuple(options.anchors),
             beside=tuple(options.beside),

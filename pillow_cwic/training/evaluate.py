@@ -32,6 +32,7 @@ class Options:
     images: list[str]
     out: Path
     qualities: tuple[float, ...] = tuple(index / 63 for index in QUALITY_INDICES)  # 0..1
+    efforts: tuple[int, ...] = (0,)  # each model is measured at each
     codecs: tuple[str, ...] = tuple(CODECS)
     anchors: tuple[Path, ...] = ()
     beside: tuple[Path, ...] = ()  # rd.json of earlier evaluations of the same pictures: their codecs join the tables
@@ -47,6 +48,7 @@ class Job:
     picture: Picture
     codec: str  # a key of CODECS, or a model
     qualities: tuple[float, ...]  # empty for Pillow's codecs
+    effort: int
     device: str | None
     threads: int  # 0: torch's own choice
 
@@ -81,8 +83,11 @@ def evaluate(options: Options) -> list[Curve]:
 def measure_all(options: Options, pictures: list[Picture]) -> Iterator[Result]:
     """All results, in a fixed order: models first, then Pillow's codecs, pictures in order."""
     threads = 1 if options.jobs > 1 else 0
-    jobs = [Job(p, model, options.qualities, options.device, threads) for model in options.models for p in pictures]
-    jobs += [Job(p, codec, (), None, threads) for codec in options.codecs if available(codec) for p in pictures]
+    runs = [(model, effort) for model in options.models for effort in options.efforts]
+    jobs = [
+        Job(p, model, options.qualities, effort, options.device, threads) for model, effort in runs for p in pictures
+    ]
+    jobs += [Job(p, codec, (), 0, None, threads) for codec in options.codecs if available(codec) for p in pictures]
     with tqdm(total=len(jobs), desc="evaluating", unit="picture", leave=False, disable=None) as bar:
         if options.jobs <= 1:
             for job in jobs:
@@ -126,20 +131,21 @@ def work(job: Job) -> list[Result]:
         return list(measure(job.codec, job.picture.name, pixels))
     results = []
     for setting, quality in enumerate(job.qualities):
-        data = pillow_cwic.encode(pixels, quality=quality, model=job.codec, device=job.device)
+        data = pillow_cwic.encode(pixels, quality=quality, effort=job.effort, model=job.codec, device=job.device)
         decoded = pillow_cwic.decode(data, device=job.device)
-        results.append(compared(title(job.codec), setting, job.picture.name, pixels, decoded, len(data)))
+        results.append(compared(title(job.codec, job.effort), setting, job.picture.name, pixels, decoded, len(data)))
     return results
 
 
-def title(model: str) -> str:
-    """A model's name in tables: its file's name if it was given as a path."""
-    return Path(model).stem if model.endswith(".safetensors") else model
+def title(model: str, effort: int) -> str:
+    """A model's name in tables: its file's name if it was given as a path, and what effort its files took."""
+    name = Path(model).stem if model.endswith(".safetensors") else model
+    return f"{name} effort {effort}" if effort else name
 
 
 def text_report(options: Options, curves: list[Curve], anchors: list[Curve], count: int) -> str:
     """The tables as Markdown."""
-    models = {title(model) for model in options.models}
+    models = {title(model, effort) for model in options.models for effort in options.efforts}
     tests = [curve for curve in curves if curve.name in models]
     sources = ", ".join(Path(source).name for source in options.images)
     parts = [f"Means over {count} pictures ({sources}); bpp by file size; PSNR / SSIM (luma) / MS-SSIM in dB.", ""]

@@ -109,7 +109,14 @@ def calibrate(options: Options, path: Path, config: ModelConfig, indices: list[i
     last = max(1, config.quality_count - 1)
     qualities = tuple(index / last for index in indices)
     curves = evaluate.evaluate(
-        evaluate.Options([str(path)], options.images, options.out, qualities, options.codecs, jobs=options.jobs)
+        evaluate.Options(
+            models=[str(path)],
+            images=options.images,
+            out=options.out,
+            qualities=qualities,
+            codecs=options.codecs,
+            jobs=options.jobs,
+        )
     )
     return curves[0]
 

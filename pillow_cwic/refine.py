@@ -1,0 +1,166 @@
+"""Refinement: a search for better codes than the encoder's own, for those who can wait (`effort`).
+
+The encoder network answers in one pass, for all pictures alike. Here the codes of one picture are changed in steps of
+one, wherever that lowers bits + lambda * distortion: the distortion's gradient comes through the decoder, the bits from
+the integer entropy model. Decoders notice nothing. Known as content-adaptive or iterative encoding (Campos et al. 2019,
+arXiv 1906.01223; Yang et al. 2020, arXiv 2006.04240), there on features in place of codes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .config import GRID
+from .distortion import WINDOW, distortion
+from .model import differentiable
+from .successive.ladder import UNIT
+from .tiling import Box
+from .windows import Analysis, cut, quality_at
+from .workers import beside, map_one_thread
+
+MS_SSIM_WEIGHT, SSIM_WEIGHT = 0.2, 0.25
+"""The shares of the similarities in the distortion: those that the default model was trained with."""
+
+HALO = 4
+"""Code positions around a tile whose pixels count while its codes are refined: half of the decoder's reach matters
+little, and memory does."""
+
+CURVATURE = 20.0
+"""First guess of the cost's second derivative in a code, in bits per squared step: gains make it alike for all codes.
+Afterwards it is measured, between these limits:"""
+FLATTEST, STEEPEST = 10.0, 200.0
+
+SHARE = 0.4
+"""Share of the promising changes that are made in the first pass; it falls to half of that in the last. Made all at
+once, they would correct the same error many times over."""
+
+WORTHWHILE = 0.1
+"""Bits that a change must promise to save."""
+
+
+def refine(
+    analysis: Analysis, tiles: list[Box], codes: Tensor, level: Tensor, rest: Tensor, quality_index: int, effort: int
+) -> Tensor:
+    """What `Analysis.codes` gave, in `effort` passes over every tile -> better codes, int16 [h,w,n].
+
+    A pass takes about as long as three runs of the decoder. Tiles see the refined codes of those before them.
+    """
+
+    def chosen(tile: Box) -> Tensor:
+        at = tile.slices
+        return analysis.model.entropy.chosen(codes[at], level[at], rest[at], quality_index)
+
+    start = map_one_thread(chosen, tiles)
+    with torch.inference_mode(False):  # whatever the caller's: gradients can't pass what was made there
+        refined = torch.empty_like(codes)
+        for tile, part in zip(tiles, start, strict=True):
+            refined[tile.slices] = part
+        for tile in tiles:
+            search = Search(analysis, refined, level, quality_index, tile)
+            for done in range(effort):
+                search.step(SHARE * (1 - done / (2 * effort)))
+            refined[tile.slices] = search.finish()
+    return refined
+
+
+class Search:
+    """One tile's codes on their way. Costs are in bits of the picture's quality index."""
+
+    def __init__(self, analysis: Analysis, codes: Tensor, level: Tensor, quality_index: int, core: Box) -> None:
+        model, window = analysis.model, core.grow(HALO, analysis.grid)
+        config, self.entropy, self.decoder = model.config, model.entropy.planes, model.decoder
+        self.device, self.quality_index, self.inside = model.device, quality_index, core.within(window).slices
+        self.codes, self.level = codes[window.slices].clone(), level[core.slices].long()
+        self.kept = torch.arange(config.planes) < torch.tensor(config.kept_planes)[self.level][..., None]  # [h,w,n]
+        self.prices = torch.from_numpy(self.entropy.ladder.prices())
+
+        rows, columns = (
+            max(WINDOW, min(size * GRID, full - start * GRID))  # what lies beyond the picture does not count
+            for size, full, start in zip(
+                self.codes.shape, analysis.pixels.shape, (window.upper, window.left), strict=False
+            )
+        )
+        pixels = torch.from_numpy(cut(analysis.pixels, window.scale(GRID)))[:rows, :columns]
+        self.x = pixels.to(model.device).permute(2, 0, 1)[None].float() / 255  # [1,3,H,W]
+        self.weight = config.distortion_weight(quality_index) * rows * columns
+        self.index = quality_at(model, quality_index, analysis.quality_shift, window)
+        shift = self.index.cpu().float().expand(1, window.height, window.width)[0][self.inside] - quality_index
+        # Where a region has a higher quality, distortion weighs more: here, bits weigh less.
+        ratio, span = config.lambda_max / config.lambda_min, max(1, config.quality_count - 1)
+        self.worth = (ratio ** (-shift / span))[..., None]  # of a bit, [h,w,1]
+
+        self.curvature = CURVATURE * self.worth  # [h,w,1]
+        self.slopes = self.squares = torch.zeros_like(self.worth)
+        self.last: tuple[Tensor, Tensor] | None = None  # gradient and changes [h,w,n] of the pass before
+        self.best, self.least = self.core.clone(), float("inf")
+        self.generator = torch.Generator("cpu").manual_seed(0)
+
+    @property
+    def core(self) -> Tensor:
+        """The tile's own codes."""
+        return self.codes[self.inside]
+
+    def step(self, share: float) -> None:
+        """One pass: of the changes by one that promise a lower cost, make a random `share`."""
+        finish = beside(self._expected)
+        cost, gradient = self._distortion()
+        mean, scale = finish()
+        with torch.inference_mode():
+            self._measure(gradient)
+            bits = self._bits(0, mean, scale)
+            self._note(cost, bits)
+            up, down = (
+                sign * gradient + self.curvature / 2 + self.worth * (self._bits(sign, mean, scale) - bits)
+                for sign in (1, -1)
+            )
+            made = self.kept & (torch.minimum(up, down) < -WORTHWHILE * self.worth)
+            made &= torch.rand(made.shape, generator=self.generator) < share
+            changes = torch.where(up < down, 1, -1) * made
+            self.last = gradient, changes.float()
+            self.core.add_(changes)
+
+    def finish(self) -> Tensor:
+        """The best codes found, int16 [h,w,n]."""
+        mean, scale = beside(self._expected)()
+        with torch.inference_mode():
+            cost, _ = self._distortion(differentiate=False)
+            self._note(cost, self._bits(0, mean, scale))
+        return self.best
+
+    def _expected(self) -> tuple[Tensor, Tensor]:
+        return self.entropy.distributions(self.core, self.level, self.quality_index)
+
+    def _distortion(self, differentiate: bool = True) -> tuple[float, Tensor]:
+        """The distortion's cost, and its gradient in the tile's codes [h,w,n]."""
+        with differentiable(differentiate):
+            codes = self.codes.to(self.device).float().permute(2, 0, 1)[None]  # [1,n,h,w], channels last in memory
+            codes.requires_grad_(differentiate)
+            picture = self.decoder(codes, self.index)[:, :, : self.x.shape[2], : self.x.shape[3]].clamp(0, 1)
+            cost = self.weight * distortion(picture, self.x, MS_SSIM_WEIGHT, SSIM_WEIGHT)[2].sum()
+            gradient = torch.autograd.grad(cost, codes)[0] if differentiate else codes
+        return cost.item(), gradient[0].permute(1, 2, 0)[self.inside].cpu()
+
+    def _bits(self, change: int, mean: Tensor, scale: Tensor) -> Tensor:
+        """Bits of every code after a change by as many steps, [h,w,n]; also of those that do not exist."""
+        distance = ((self.core.long() + change) * UNIT - mean).abs_().clamp_(max=self.prices.shape[1] - 1)
+        return self.prices.view(-1)[scale * self.prices.shape[1] + distance]
+
+    def _note(self, cost: float, bits: Tensor) -> None:
+        """Keep the codes if they are the best so far."""
+        cost += float((bits * self.kept * self.worth).sum())
+        if cost < self.least:
+            self.best, self.least = self.core.clone(), cost
+
+    def _measure(self, gradient: Tensor) -> None:
+        """The curvature around each position, from what the last changes did to the gradient there."""
+        if self.last is None:
+            return
+        before, changes = self.last
+        self.slopes = self.slopes / 2 + ((gradient - before) * changes).sum(2, keepdim=True)
+        self.squares = self.squares / 2 + changes.square().sum(2, keepdim=True)
+        slopes, squares = (
+            F.avg_pool2d(x.permute(2, 0, 1), 5, 1, 2, count_include_pad=False).permute(1, 2, 0)
+            for x in (self.slopes, self.squares)
+        )
+        self.curvature = (slopes + CURVATURE * self.worth / 10) / (squares + 0.1)
+        self.curvature = self.curvature.clamp(FLATTEST * self.worth, STEEPEST * self.worth)

@@ -1,0 +1,182 @@
+"""Refinement: what `effort` buys, that it never costs, and that nothing else of a file changes."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_model import ONE_BIT, export
+
+import pillow_cwic
+from pillow_cwic import codec, container, metrics, refine, tiling, weights, windows
+from pillow_cwic.cli import main
+from pillow_cwic.entropy_model import LogitCoder
+from pillow_cwic.range_coder import RangeWriter
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """A photograph's middle, 192 x 160 pixels: Gaussian windows of all five scales fit its longer side only."""
+    from pillow_cwic.demo import SHIPPED
+
+    with Image.open(SHIPPED) as image:
+        return np.asarray(image.convert("RGB").crop((150, 60, 342, 220)))
+
+
+def analysed(pixels: np.ndarray, quality_index: int) -> tuple:
+    """The analysis of a picture, and its codes, levels and rests."""
+    analysis = windows.Analysis(weights.load(None, CPU), pixels)
+    return analysis, *analysis.codes(quality_index)
+
+
+def cost(pixels: np.ndarray, data: bytes) -> float:
+    """Bits + lambda * pixels * MSE of 8-bit samples: what training minimises, but for the similarities."""
+    model, index = weights.load(None, CPU), container.read_header(data).quality_index
+    error = ((pillow_cwic.decode(data).astype(float) - pixels) ** 2).mean()
+    return 8 * len(data) + model.config.distortion_weight(index) * error * pixels.shape[0] * pixels.shape[1]
+
+
+@pytest.mark.parametrize("quality", [0.2, 0.5, 0.8])
+def test_effort_makes_files_better(pixels, quality):
+    """With six passes, bits + lambda * error fall by 1.5 %, SSIM does not fall, and the size changes little."""
+    plain, refined = (pillow_cwic.encode(pixels, quality=quality, effort=effort) for effort in (0, 6))
+    assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
+    assert abs(len(refined) - len(plain)) < 0.06 * len(plain)
+    shown = [pillow_cwic.decode(data) for data in (plain, refined)]
+    assert metrics.ssim(pixels, shown[1]) > metrics.ssim(pixels, shown[0])
+    assert container.read_header(refined).model_id == container.read_header(plain).model_id
+
+
+def test_more_passes_are_better(pixels):
+    """Two passes are better than none, ten better than two."""
+    costs = [cost(pixels, pillow_cwic.encode(pixels, quality=0.5, effort=effort)) for effort in (0, 2, 10)]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_the_worst_search_gives_the_codes_it_began_with(pixels, monkeypatch):
+    """A search that only spoils the codes ends with those of lowest cost: the first."""
+    monkeypatch.setattr(refine, "WORTHWHILE", -1e9)  # every change is made, all of them
+    monkeypatch.setattr(refine, "SHARE", 1.0)
+    assert pillow_cwic.encode(pixels, quality=0.5, effort=3) == pillow_cwic.encode(pixels, quality=0.5)
+
+
+def test_the_same_call_gives_the_same_file(pixels):
+    """Refinement draws its changes from a generator of its own, and leaves the user's alone."""
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = pillow_cwic.encode(pixels, quality=0.4, effort=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pillow_cwic.encode(pixels, quality=0.4, effort=2) == first
+
+
+def test_gradients_are_had_whatever_the_caller_does(pixels):
+    """no_grad, inference mode and autocast change nothing; not even a model that is loaded inside of them."""
+    wanted = pillow_cwic.encode(pixels, quality=0.4, effort=2)
+    for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16)):
+        weights.forget()
+        with context:
+            assert pillow_cwic.encode(pixels, quality=0.4, effort=2) == wanted
+
+
+def test_expected_bits_are_those_of_the_stream(pixels):
+    """The prices of a tile's codes add up to what the coder takes for them, within 1 %."""
+    analysis, codes, level, _ = analysed(pixels, 40)
+    entropy, grid = analysis.model.entropy, analysis.grid
+    search = refine.Search(analysis, codes, level, 40, grid)
+    bits = float((search._bits(0, *entropy.planes.distributions(codes, level.long(), 40)) * search.kept).sum())
+    writer = RangeWriter()
+    flat = codes.reshape(-1, codes.shape[2])
+    entropy.planes.walk(LogitCoder(writer, entropy.probability), level.long(), 40, flat)
+    assert bits == pytest.approx(8 * len(writer.to_bytes()), rel=0.01)
+
+
+def test_only_codes_that_exist_change(pixels):
+    """Where the importance map keeps no channel, codes stay 0: the decoder would never see them."""
+    analysis, codes, level, rest = analysed(pixels, 40)
+    refined = refine.refine(analysis, [analysis.grid], codes, level, rest, 40, 2)
+    kept = torch.arange(codes.shape[2]) < torch.tensor(analysis.model.config.kept_planes)[level.long()][..., None]
+    assert not refined[~kept].any()
+    assert (refined != codes).any()
+    assert int((refined - codes).abs().max()) <= 4  # one by the coder's choice, two passes, and no other
+
+
+def test_tiles_are_refined_each_with_its_surroundings(pixels, monkeypatch):
+    """In small tiles, files are as much better as in one; every tile is worked on."""
+    monkeypatch.setattr(codec, "TILE_SIZE", 64)
+    plain, refined = (pillow_cwic.encode(pixels, quality=0.5, effort=effort) for effort in (0, 6))
+    assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
+    both = container.read(plain).tiles, container.read(refined).tiles
+    assert len(both[0]) == len(tiling.tiles(192, 160, 64))
+    assert all(a != b for a, b in zip(*both, strict=True))
+
+
+def test_regions_keep_their_weight(pixels):
+    """With an importance picture, effort improves both halves, and leaves the bits where they were."""
+    mask = np.full(pixels.shape[:2], 90, np.uint8)
+    mask[:, :96] = 166
+    plain, refined = (pillow_cwic.encode(pixels, quality=0.4, importance=mask, effort=effort) for effort in (0, 6))
+    assert abs(len(refined) - len(plain)) < 0.06 * len(plain)
+    shown = [pillow_cwic.decode(data) for data in (plain, refined)]
+    for half in (slice(0, 96), slice(96, None)):
+        assert metrics.psnr(pixels[:, half], shown[1][:, half]) > metrics.psnr(pixels[:, half], shown[0][:, half])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40), (17, 33, 4), (50, 9, 2)])
+def test_any_picture_can_be_refined(shape):
+    """Also tiny ones, whose similarities have to reach beyond the picture; grey; alpha stays exact."""
+    a = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+    b = pillow_cwic.decode(pillow_cwic.encode(a, quality=0.9, effort=2))
+    assert b.shape == a.shape
+    if len(shape) == 3 and shape[2] in (2, 4):
+        assert np.array_equal(a[..., -1], b[..., -1])
+
+
+def test_max_bytes_holds_with_effort(pixels):
+    """The refined file fits, too, at the quality index that fits without effort or the one below."""
+    for limit in (1500, 2500, 4000):
+        indices = []
+        for effort in (0, 2):
+            data = pillow_cwic.encode(pixels, max_bytes=limit, effort=effort)
+            assert len(data) <= limit
+            indices.append(container.read_header(data).quality_index)
+        assert indices[0] - 1 <= indices[1] <= indices[0]
+
+
+def test_bpp_with_effort_takes_the_same_quality(pixels):
+    """A rate target finds its quality without effort; the file it gives is that quality's refined one."""
+    index = container.read_header(pillow_cwic.encode(pixels, bpp=0.5)).quality_index
+    found = pillow_cwic.encode(pixels, bpp=0.5, effort=2)
+    assert found == pillow_cwic.encode(pixels, quality=index / 63, effort=2)
+
+
+@pytest.mark.parametrize("effort", [-1, 101, 1.5, True, "high", None])
+def test_wrong_efforts_are_named(effort):
+    """A ValueError says what effort is and what was found."""
+    with pytest.raises(ValueError, match=rf"effort is a whole number of passes, 0 \(none\) to 100; found {effort!r}"):
+        pillow_cwic.encode(np.zeros((8, 8, 3), np.uint8), effort=effort)
+
+
+def test_one_bit_codes_are_not_refined_silently(tmp_path):
+    """A model whose codes are signs refuses effort instead of ignoring it."""
+    export(tmp_path / "signs.safetensors", config=ONE_BIT)
+    with pytest.raises(ValueError, match=r"effort = 3: model .* has one-bit codes"):
+        pillow_cwic.encode(np.zeros((8, 8, 3), np.uint8), effort=3, model=tmp_path / "signs.safetensors")
+
+
+def test_pillow_imageio_and_the_command_line_pass_it_on(photo, tmp_path):
+    """`save(effort=)`, `imwrite(effort=)` and `encode --effort` give the file of `encode(effort=)`."""
+    import imageio.v3 as iio
+
+    wanted = pillow_cwic.encode(np.asarray(photo), quality=0.5, effort=2)
+    file = BytesIO()
+    photo.save(file, "CWIC", quality=0.5, effort=2)
+    assert file.getvalue() == wanted
+    assert iio.imwrite("<bytes>", np.asarray(photo), extension=".cwic", quality=0.5, effort=2) == wanted
+    photo.save(tmp_path / "in.png")
+    assert main(["encode", str(tmp_path / "in.png"), str(tmp_path / "x.cwic"), "-q", "--effort", "2"]) == 0
+    assert (tmp_path / "x.cwic").read_bytes() == wanted
+    with pytest.raises(SystemExit):
+        main(["encode", str(tmp_path / "in.png"), str(tmp_path / "x.cwic"), "--effort", "101"])
