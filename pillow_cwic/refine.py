@@ -30,12 +30,13 @@ CURVATURE = 20.0
 Afterwards it is measured, between these limits:"""
 FLATTEST, STEEPEST = 10.0, 200.0
 
-SHARE = 0.4
-"""Share of the promising changes that are made in the first pass; it falls to half of that in the last. Made all at
-once, they would correct the same error many times over."""
+FIRST_SHARE, LAST_SHARE = 0.8, 0.32
+"""Shares of the promising changes that are made in the first pass and in the last. Made all at once, they correct the
+same error many times over."""
 
-WORTHWHILE = 0.1
-"""Bits that a change must promise to save."""
+TEMPERATURE = 0.6
+"""How much worse a change may be, in bits, as the mean of an exponential distribution: in the first pass; it falls to 0
+in the last. As in annealing, a search that takes only what helps at once stops early."""
 
 
 def refine(
@@ -57,8 +58,8 @@ def refine(
             refined[tile.slices] = part
         for tile in tiles:
             search = Search(analysis, refined, level, quality_index, tile)
-            for done in range(effort):
-                search.step(SHARE * (1 - done / (2 * effort)))
+            for done in range(1, effort + 1):
+                search.step(done / effort)
             refined[tile.slices] = search.finish()
     return refined
 
@@ -100,8 +101,9 @@ class Search:
         """The tile's own codes."""
         return self.codes[self.inside]
 
-    def step(self, share: float) -> None:
-        """One pass: of the changes by one that promise a lower cost, make a random `share`."""
+    def step(self, progress: float) -> None:
+        """One pass: of the changes by one that promise a lower cost, make a random share; progress runs up to 1."""
+        share = FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * progress
         finish = beside(self._expected)
         cost, gradient = self._distortion()
         mean, scale = finish()
@@ -113,7 +115,8 @@ class Search:
                 sign * gradient + self.curvature / 2 + self.worth * (self._bits(sign, mean, scale) - bits)
                 for sign in (1, -1)
             )
-            made = self.kept & (torch.minimum(up, down) < -WORTHWHILE * self.worth)
+            allowed = torch.empty_like(up).exponential_(generator=self.generator) * (TEMPERATURE * (1 - progress))
+            made = self.kept & (torch.minimum(up, down) < allowed * self.worth)
             made &= torch.rand(made.shape, generator=self.generator) < share
             changes = torch.where(up < down, 1, -1) * made
             self.last = gradient, changes.float()

@@ -58,8 +58,8 @@ def test_more_passes_are_better(pixels):
 
 def test_the_worst_search_gives_the_codes_it_began_with(pixels, monkeypatch):
     """A search that only spoils the codes ends with those of lowest cost: the first."""
-    monkeypatch.setattr(refine, "WORTHWHILE", -1e9)  # every change is made, all of them
-    monkeypatch.setattr(refine, "SHARE", 1.0)
+    monkeypatch.setattr(refine, "TEMPERATURE", 1e9)  # changes are made whatever they cost
+    monkeypatch.setattr(refine, "LAST_SHARE", 0.8)
     assert pillow_cwic.encode(pixels, quality=0.5, effort=3) == pillow_cwic.encode(pixels, quality=0.5)
 
 
