@@ -1,6 +1,6 @@
 """Peak memory of encoding and decoding one large picture, each in a fresh process.
 
-    python benchmarks/memory.py PICTURE [--megapixels 100] [--quality 0.4]
+    python benchmarks/memory.py PICTURE [--megapixels 100] [--quality 0.4] [--effort 0]
 
 PICTURE is repeated until it is large enough. Prints the seconds, the peak resident memory, and that less the pixels.
 """
@@ -37,7 +37,7 @@ def encode(args: argparse.Namespace, file: Path) -> None:
     """Encode in this process."""
     pixels = large(args.picture, args.megapixels)
     start = time.perf_counter()
-    file.write_bytes(pillow_cwic.encode(pixels, quality=args.quality, device="cpu"))
+    file.write_bytes(pillow_cwic.encode(pixels, quality=args.quality, effort=args.effort, device="cpu"))
     report(f"encode {pixels.shape[1]} x {pixels.shape[0]}", time.perf_counter() - start, pixels.nbytes)
 
 
@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("picture")
     parser.add_argument("--megapixels", type=float, default=100)
     parser.add_argument("--quality", type=float, default=0.4)
+    parser.add_argument("--effort", type=int, default=0)
     parser.add_argument("--part", choices=["encode", "decode", "region"], help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

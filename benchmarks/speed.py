@@ -21,6 +21,8 @@ import pillow_cwic
 from pillow_cwic import codec, container, model, tiling, weights, windows, workers
 from pillow_cwic.config import GRID
 
+EFFORT = 10
+
 
 def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
     """Name of a part -> a call that does it once."""
@@ -46,9 +48,10 @@ def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
 
     return {
         "encoder network": encoder,
-        "entropy encoding": lambda: codec._encode_tiles(_Known(loaded, coded), parsed.header),
+        "entropy encoding": lambda: codec._encode_tiles(_Known(loaded, coded), parsed.header, 0),
         "container write": lambda: container.write(parsed.header, parsed.tiles),
         "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device="cpu"),
+        f"encode(effort={EFFORT})": lambda: pillow_cwic.encode(pixels, quality=quality, effort=EFFORT, device="cpu"),
         "decoder network": decoder,
         "entropy decoding": lambda: codec._decode_tiles(parsed, loaded, box),
         "container read": lambda: container.read(data),
