@@ -10,13 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .binarizer import LARGEST
 from .config import GRID
 from .distortion import WINDOW, distortion
 from .model import differentiable
 from .successive.ladder import UNIT
 from .tiling import Box
 from .windows import Analysis, cut, quality_at
-from .workers import beside, map_one_thread
+from .workers import map_one_thread
 
 MS_SSIM_WEIGHT, SSIM_WEIGHT = 0.2, 0.25
 """The shares of the similarities in the distortion: those that the default model was trained with."""
@@ -52,7 +53,8 @@ def refine(
         return analysis.model.entropy.chosen(codes[at], level[at], rest[at], quality_index)
 
     start = map_one_thread(chosen, tiles)
-    with torch.inference_mode(False):  # whatever the caller's: gradients can't pass what was made there
+    # Whatever the caller's: gradients can't pass what is made in inference mode.
+    with torch.inference_mode(False), torch.device("cpu"):
         refined = torch.empty_like(codes)
         for tile, part in zip(tiles, start, strict=True):
             refined[tile.slices] = part
@@ -104,9 +106,8 @@ class Search:
     def step(self, progress: float) -> None:
         """One pass: of the changes by one that promise a lower cost, make a random share; progress runs up to 1."""
         share = FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * progress
-        finish = beside(self._expected)
+        mean, scale = self._expected()
         cost, gradient = self._distortion()
-        mean, scale = finish()
         with torch.inference_mode():
             self._measure(gradient)
             bits = self._bits(0, mean, scale)
@@ -120,18 +121,22 @@ class Search:
             made &= torch.rand(made.shape, generator=self.generator) < share
             changes = torch.where(up < down, 1, -1) * made
             self.last = gradient, changes.float()
-            self.core.add_(changes)
+            self.core.add_(changes).clamp_(-LARGEST, LARGEST)
 
     def finish(self) -> Tensor:
         """The best codes found, int16 [h,w,n]."""
-        mean, scale = beside(self._expected)()
+        mean, scale = self._expected()
         with torch.inference_mode():
             cost, _ = self._distortion(differentiate=False)
             self._note(cost, self._bits(0, mean, scale))
         return self.best
 
     def _expected(self) -> tuple[Tensor, Tensor]:
-        return self.entropy.distributions(self.core, self.level, self.quality_index)
+        """Means and scale indices of the codes as they are; on one thread, as all entropy coding."""
+        (both,) = map_one_thread(
+            lambda codes: self.entropy.distributions(codes, self.level, self.quality_index), [self.core]
+        )
+        return both
 
     def _distortion(self, differentiate: bool = True) -> tuple[float, Tensor]:
         """The distortion's cost, and its gradient in the tile's codes [h,w,n]."""

@@ -73,9 +73,10 @@ def test_the_same_call_gives_the_same_file(pixels):
 
 
 def test_gradients_are_had_whatever_the_caller_does(pixels):
-    """no_grad, inference mode and autocast change nothing; not even a model that is loaded inside of them."""
+    """no_grad, inference mode, autocast, another default device: all change nothing, with a model loaded in them."""
     wanted = pillow_cwic.encode(pixels, quality=0.4, effort=2)
-    for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16)):
+    low = torch.autocast("cpu", dtype=torch.bfloat16)
+    for context in (torch.no_grad(), torch.inference_mode(), low, torch.device("meta")):
         weights.forget()
         with context:
             assert pillow_cwic.encode(pixels, quality=0.4, effort=2) == wanted
