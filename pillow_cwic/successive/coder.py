@@ -83,6 +83,8 @@ class _Step:
     def of(self, channels: int) -> Self:
         """The step for a tile in which no position keeps more than the first `channels`, a multiple of 4."""
         planes, fixed = 2 * self.out[0].weight.shape[1], self.hidden.weight.shape[0]
+        if channels == planes:
+            return self
         step, first = copy.copy(self), torch.arange(channels)
         if self.step:
             fixed -= 2 * planes
