@@ -1,0 +1,55 @@
+"""What `effort` buys and what it takes: size, error and seconds of real files.
+
+    python benchmarks/effort.py [PICTURE ...] [--quality-index 20 45] [--effort 0 2 5 10 20 40]
+
+Without pictures: a page of small text, drawn here, which no photograph prepares a network for. Prints one line per
+effort, means over the pictures; seconds are of encoding, in a warm process.
+"""
+
+import argparse
+import time
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+import pillow_cwic
+from pillow_cwic import metrics
+
+LINE = "The quick brown fox jumps over the lazy dog {}. Pack my box with five dozen liquor jugs."
+
+
+def page() -> np.ndarray:
+    """Black text on white, uint8 [384,512,3], in Pillow's own font."""
+    image = Image.new("RGB", (512, 384), "white")
+    draw = ImageDraw.Draw(image)
+    for line in range(24):
+        draw.text((8, 8 + 15 * line), LINE.format(line), fill="black")
+    return np.asarray(image)
+
+
+def main() -> None:
+    """Parse the command line and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE")
+    parser.add_argument("--quality-index", type=int, nargs="+", default=[20, 45])
+    parser.add_argument("--effort", type=int, nargs="+", default=[0, 2, 5, 10, 20, 40])
+    args = parser.parse_args()
+    pictures = [np.asarray(Image.open(path).convert("RGB")) for path in args.pictures] or [page()]
+    pillow_cwic.encode(pictures[0], effort=1)
+    print("| quality index | effort | bpp | PSNR, dB | SSIM | seconds |\n|---|---|---|---|---|---|")
+    for index in args.quality_index:
+        for effort in args.effort:
+            rows = []
+            for pixels in pictures:
+                start = time.perf_counter()
+                data = pillow_cwic.encode(pixels, quality=index / 63, effort=effort)
+                seconds = time.perf_counter() - start
+                decoded = pillow_cwic.decode(data)
+                rate = metrics.bits_per_pixel(len(data), pixels.shape[1], pixels.shape[0])
+                rows.append((rate, metrics.psnr(pixels, decoded), metrics.ssim(pixels, decoded), seconds))
+            rate, psnr, ssim, seconds = np.mean(rows, 0)
+            print(f"| {index} | {effort} | {rate:.4f} | {psnr:.2f} | {ssim:.4f} | {seconds:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
