@@ -1,9 +1,9 @@
 """Refinement: a search for better codes than the encoder's own, for those who can wait (`effort`).
 
-The encoder network answers in one pass, for all pictures alike. Here the codes of one picture are changed in steps of
-one, wherever that lowers bits + lambda * distortion: the distortion's gradient comes through the decoder, the bits from
-the integer entropy model. Decoders notice nothing. Known as content-adaptive or iterative encoding (Campos et al. 2019,
-arXiv 1906.01223; Yang et al. 2020, arXiv 2006.04240), there on features in place of codes.
+The encoder network answers in one pass, for all pictures alike. Here the codes of one picture are changed, one step or
+a few at a time, wherever that lowers bits + lambda * distortion: the distortion's gradient comes through the decoder,
+the bits from the integer entropy model. Decoders notice nothing. Known as content-adaptive or iterative encoding
+(Campos et al. 2019, arXiv 1906.01223; Yang et al. 2020, arXiv 2006.04240), there on features in place of codes.
 """
 
 import torch
@@ -38,6 +38,10 @@ same error many times over."""
 TEMPERATURE = 0.6
 """How much worse a change may be, in bits, as the mean of an exponential distribution: in the first pass; it falls to 0
 in the last. As in annealing, a search that takes only what helps at once stops early."""
+
+
+FARTHEST = 8
+"""Steps that a code may go in one pass: photographs need one, but the encoder may be far off on what it never saw."""
 
 
 def refine(
@@ -104,7 +108,7 @@ class Search:
         return self.codes[self.inside]
 
     def step(self, progress: float) -> None:
-        """One pass: of the changes by one that promise a lower cost, make a random share; progress runs up to 1."""
+        """One pass: of the changes that promise a lower cost, make a random share; progress runs up to 1."""
         share = FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * progress
         mean, scale = self._expected()
         cost, gradient = self._distortion()
@@ -112,16 +116,21 @@ class Search:
             self._measure(gradient)
             bits = self._bits(0, mean, scale)
             self._note(cost, bits)
-            up, down = (
-                sign * gradient + self.curvature / 2 + self.worth * (self._bits(sign, mean, scale) - bits)
-                for sign in (1, -1)
-            )
-            allowed = torch.empty_like(up).exponential_(generator=self.generator) * (TEMPERATURE * (1 - progress))
-            made = self.kept & (torch.minimum(up, down) < allowed * self.worth)
+            # Towards less distortion by Newton's step; or, for the sake of the bits, by one the other way.
+            nearer = -gradient.sign() * (gradient.abs() / self.curvature).round().clamp(1, FARTHEST)
+            ways = nearer, gradient.sign()
+            costs = [
+                way * gradient
+                + way.square() * self.curvature / 2
+                + self.worth * (self._bits(way.long(), mean, scale) - bits)
+                for way in ways
+            ]
+            allowed = torch.empty_like(bits).exponential_(generator=self.generator) * (TEMPERATURE * (1 - progress))
+            made = self.kept & (torch.minimum(*costs) < allowed * self.worth)
             made &= torch.rand(made.shape, generator=self.generator) < share
-            changes = torch.where(up < down, 1, -1) * made
-            self.last = gradient, changes.float()
-            self.core.add_(changes).clamp_(-LARGEST, LARGEST)
+            changes = torch.where(costs[0] < costs[1], *ways) * made
+            self.last = gradient, changes
+            self.core.add_(changes.to(torch.int16)).clamp_(-LARGEST, LARGEST)
 
     def finish(self) -> Tensor:
         """The best codes found, int16 [h,w,n]."""
@@ -148,7 +157,7 @@ class Search:
             gradient = torch.autograd.grad(cost, codes)[0] if differentiate else codes
         return cost.item(), gradient[0].permute(1, 2, 0)[self.inside].cpu()
 
-    def _bits(self, change: int, mean: Tensor, scale: Tensor) -> Tensor:
+    def _bits(self, change: int | Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """Bits of every code after a change by as many steps, [h,w,n]; also of those that do not exist."""
         distance = ((self.core.long() + change) * UNIT - mean).abs_().clamp_(max=self.prices.shape[1] - 1)
         return self.prices.view(-1)[scale * self.prices.shape[1] + distance]

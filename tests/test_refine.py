@@ -5,7 +5,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from tiny_model import ONE_BIT, export
 
 import pillow_cwic
@@ -56,6 +56,17 @@ def test_more_passes_are_better(pixels):
     assert costs == sorted(costs, reverse=True)
 
 
+def test_effort_helps_most_where_the_encoder_is_lost():
+    """A page of small text, which no photograph prepares for: ten passes gain 3 dB and more at about the same size."""
+    image = Image.new("RGB", (192, 96), "white")
+    for line in range(8):
+        ImageDraw.Draw(image).text((4, 12 * line), f"The quick brown fox jumps {line}", fill="black")
+    page = np.asarray(image)
+    plain, refined = (pillow_cwic.encode(page, quality=0.5, effort=effort) for effort in (0, 10))
+    assert len(refined) < 1.06 * len(plain)
+    assert metrics.psnr(page, pillow_cwic.decode(refined)) > metrics.psnr(page, pillow_cwic.decode(plain)) + 3
+
+
 def test_the_worst_search_gives_the_codes_it_began_with(pixels, monkeypatch):
     """A search that only spoils the codes ends with those of lowest cost: the first."""
     monkeypatch.setattr(refine, "TEMPERATURE", 1e9)  # changes are made whatever they cost
@@ -101,7 +112,6 @@ def test_only_codes_that_exist_change(pixels):
     kept = torch.arange(codes.shape[2]) < torch.tensor(analysis.model.config.kept_planes)[level.long()][..., None]
     assert not refined[~kept].any()
     assert (refined != codes).any()
-    assert int((refined - codes).abs().max()) <= 4  # one by the coder's choice, two passes, and no other
 
 
 def test_tiles_are_refined_each_with_its_surroundings(pixels, monkeypatch):
