@@ -15,7 +15,7 @@ from .config import GRID
 from .distortion import WINDOW, distortion
 from .model import differentiable
 from .successive.ladder import UNIT
-from .tiling import Box
+from .tiling import Box, windows
 from .windows import Analysis, cut, quality_at
 from .workers import map_one_thread
 
@@ -25,6 +25,9 @@ MS_SSIM_WEIGHT, SSIM_WEIGHT = 0.2, 0.25
 HALO = 4
 """Code positions around a tile whose pixels count while its codes are refined: half of the decoder's reach matters
 little, and memory does."""
+
+STRIP = 48
+"""Largest height in code positions of the strips in which gradients are computed: memory again."""
 
 CURVATURE = 20.0
 """First guess of the cost's second derivative in a code, in bits per squared step: gains make it alike for all codes.
@@ -70,6 +73,26 @@ def refine(
     return refined
 
 
+class Strip:
+    """A part of a tile, for which gradients take little memory: where its codes are, and what they should look like."""
+
+    def __init__(self, analysis: Analysis, quality_index: int, part: Box, core: Box) -> None:
+        window = part.grow(HALO, analysis.grid)
+        self.window = window.within(core.grow(HALO, analysis.grid)).slices  # in the tile's codes, halo included
+        self.inside = part.within(window).slices  # the part in the window
+        self.own = part.within(core).slices  # the part in the tile
+        full, (rows, columns) = window.scale(GRID), analysis.pixels.shape[:2]
+        # What lies beyond the picture does not count, as far as similarities fit without it.
+        rows, columns = (
+            max(WINDOW, min(full.height, rows - full.upper)),
+            max(WINDOW, min(full.width, columns - full.left)),
+        )
+        pixels = torch.from_numpy(cut(analysis.pixels, full))[:rows, :columns]
+        self.x = pixels.to(analysis.model.device).permute(2, 0, 1)[None].float() / 255  # [1,3,H,W]
+        self.index = quality_at(analysis.model, quality_index, analysis.quality_shift, window)
+        self.pixels = self.x[0, 0].numel() * part.width * part.height // (window.width * window.height)  # its share
+
+
 class Search:
     """One tile's codes on their way. Costs are in bits of the picture's quality index."""
 
@@ -80,22 +103,15 @@ class Search:
         self.codes, self.level = codes[window.slices].clone(), level[core.slices].long()
         self.kept = torch.arange(config.planes) < torch.tensor(config.kept_planes)[self.level][..., None]  # [h,w,n]
         self.prices = torch.from_numpy(self.entropy.ladder.prices())
+        self.lagrangian = config.distortion_weight(quality_index)
+        self.strips = [Strip(analysis, quality_index, part, core) for part in windows(core, STRIP)]
 
-        rows, columns = (
-            max(WINDOW, min(size * GRID, full - start * GRID))  # what lies beyond the picture does not count
-            for size, full, start in zip(
-                self.codes.shape, analysis.pixels.shape, (window.upper, window.left), strict=False
-            )
-        )
-        pixels = torch.from_numpy(cut(analysis.pixels, window.scale(GRID)))[:rows, :columns]
-        self.x = pixels.to(model.device).permute(2, 0, 1)[None].float() / 255  # [1,3,H,W]
-        self.weight = config.distortion_weight(quality_index) * rows * columns
-        self.index = quality_at(model, quality_index, analysis.quality_shift, window)
-        shift = self.index.cpu().float().expand(1, window.height, window.width)[0][self.inside] - quality_index
-        # Where a region has a higher quality, distortion weighs more: here, bits weigh less.
-        ratio, span = config.lambda_max / config.lambda_min, max(1, config.quality_count - 1)
-        self.worth = (ratio ** (-shift / span))[..., None]  # of a bit, [h,w,1]
-
+        self.worth = torch.ones(core.height, core.width, 1)  # of a bit
+        if analysis.quality_shift is not None:
+            # Where a region has a higher quality, distortion weighs more: here, bits weigh less.
+            shift = quality_at(model, quality_index, analysis.quality_shift, core)[0].cpu() - quality_index  # [h,w]
+            ratio, span = config.lambda_max / config.lambda_min, max(1, config.quality_count - 1)
+            self.worth = (ratio ** (-shift.float() / span))[..., None]
         self.curvature = CURVATURE * self.worth  # [h,w,1]
         self.slopes = self.squares = torch.zeros_like(self.worth)
         self.last: tuple[Tensor, Tensor] | None = None  # gradient and changes [h,w,n] of the pass before
@@ -149,13 +165,18 @@ class Search:
 
     def _distortion(self, differentiate: bool = True) -> tuple[float, Tensor]:
         """The distortion's cost, and its gradient in the tile's codes [h,w,n]."""
-        with differentiable(differentiate):
-            codes = self.codes.to(self.device).float().permute(2, 0, 1)[None]  # [1,n,h,w], channels last in memory
-            codes.requires_grad_(differentiate)
-            picture = self.decoder(codes, self.index)[:, :, : self.x.shape[2], : self.x.shape[3]].clamp(0, 1)
-            cost = self.weight * distortion(picture, self.x, MS_SSIM_WEIGHT, SSIM_WEIGHT)[2].sum()
-            gradient = torch.autograd.grad(cost, codes)[0] if differentiate else codes
-        return cost.item(), gradient[0].permute(1, 2, 0)[self.inside].cpu()
+        total, gradient = 0.0, torch.zeros(self.core.shape)
+        for strip in self.strips:
+            with differentiable(differentiate):
+                codes = self.codes[strip.window].to(self.device).float().permute(2, 0, 1)[None]  # [1,n,h,w]
+                codes.requires_grad_(differentiate)
+                picture = self.decoder(codes, strip.index)[:, :, : strip.x.shape[2], : strip.x.shape[3]].clamp(0, 1)
+                mean = self.lagrangian * distortion(picture, strip.x, MS_SSIM_WEIGHT, SSIM_WEIGHT)[2].sum()
+                total += mean.item() * strip.pixels
+                if differentiate:
+                    (found,) = torch.autograd.grad(mean * strip.x[0, 0].numel(), codes)
+                    gradient[strip.own] = found[0].permute(1, 2, 0)[strip.inside].cpu()
+        return total, gradient
 
     def _bits(self, change: int | Tensor, mean: Tensor, scale: Tensor) -> Tensor:
         """Bits of every code after a change by as many steps, [h,w,n]; also of those that do not exist."""
