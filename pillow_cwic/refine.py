@@ -23,8 +23,8 @@ MS_SSIM_WEIGHT, SSIM_WEIGHT = 0.2, 0.25
 """The shares of the similarities in the distortion: those that the default model was trained with."""
 
 HALO = 4
-"""Code positions around a tile whose pixels count while its codes are refined: half of the decoder's reach matters
-little, and memory does."""
+"""Code positions around a tile whose pixels count while its codes are refined: what the decoder's reach holds beyond
+them matters little, and memory does."""
 
 STRIP = 48
 """Largest height in code positions of the strips in which gradients are computed: memory again."""
@@ -42,7 +42,6 @@ TEMPERATURE = 0.6
 """How much worse a change may be, in bits, as the mean of an exponential distribution: in the first pass; it falls to 0
 in the last. As in annealing, a search that takes only what helps at once stops early."""
 
-
 FARTHEST = 8
 """Steps that a code may go in one pass: photographs need one, but the encoder may be far off on what it never saw."""
 
@@ -52,7 +51,7 @@ def refine(
 ) -> Tensor:
     """What `Analysis.codes` gave, in `effort` passes over every tile -> better codes, int16 [h,w,n].
 
-    A pass takes about as long as three runs of the decoder. Tiles see the refined codes of those before them.
+    A pass takes about as long as four runs of the decoder. Tiles see the refined codes of those before them.
     """
 
     def chosen(tile: Box) -> Tensor:
