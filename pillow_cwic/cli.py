@@ -86,7 +86,11 @@ def _add_encode(commands: Any) -> None:
         "--importance", type=Path, metavar="FILE", help="grey picture: 128 neutral, lighter gets more bits"
     )
     parser.add_argument(
-        "--effort", type=int, metavar="N", help="passes of a search for better codes, 0 (default) to 100; 10 is good"
+        "--effort",
+        type=int,
+        default=0,
+        metavar="N",
+        help="passes of a search for better codes, 0 (default) to 100; 10 is good",
     )
     parser.add_argument("--model", help="name, id or weights file")
     _add_device(parser)
@@ -108,7 +112,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def _encode(args: argparse.Namespace) -> int:
     try:
         RateOption(args.quality, args.bpp, args.max_bytes)
-        check_effort(args.effort or 0)
+        check_effort(args.effort)
     except ValueError as error:
         args.usage_error(str(error))
     options = {name: getattr(args, name) for name in ("quality", "bpp", "max_bytes", "effort", "model", "device")}

@@ -6,7 +6,12 @@ networks that can be built. It knows no torch and no tensors.
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Index = TypeVar("Index", float, "Tensor")
 
 GRID = 16
 """Pixels per code position along each axis: codes and importance map are at 1/16 resolution."""
@@ -76,10 +81,11 @@ class ModelConfig:
         """For every plane the lowest importance level that keeps it."""
         return tuple(next(q for q, kept in enumerate(self.kept_planes) if kept > k) for k in range(self.planes))
 
-    def distortion_weight(self, quality_index: float) -> float:
-        """Lambda of the rate-distortion loss `rate_bpp + lambda * distortion` at a quality index."""
+    def distortion_weight(self, quality_index: Index) -> Index:
+        """Lambda of the rate-distortion loss `rate_bpp + lambda * distortion` at a quality index, or at many."""
         position = quality_index / max(1, self.quality_count - 1)
-        return float(self.lambda_min * (self.lambda_max / self.lambda_min) ** position)
+        weight: Index = self.lambda_min * (self.lambda_max / self.lambda_min) ** position
+        return weight
 
     @property
     def one_bit(self) -> bool:

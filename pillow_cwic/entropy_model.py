@@ -15,7 +15,7 @@ from torch import Tensor
 from .config import ModelConfig
 from .integer_layer import CEILING, LEVEL_UNIT, LOGIT_MAX, ONE, TO_LOGIT, IntegerWeights, level_input
 from .neighbourhood import patches
-from .range_coder import BitCoder, Bits, Probabilities, RangeReader, RangeWriter
+from .range_coder import BitCoder, Probabilities, RangeReader, RangeWriter
 from .successive.coder import CodeCoder
 from .workers import beside
 
@@ -91,11 +91,6 @@ class LogitCoder:
         return torch.from_numpy(self.bit_coder(p, None if bits is None else bits.to(torch.int32).numpy()))
 
 
-def _pass_through(probability: Probabilities, bits: Bits | None) -> Bits:
-    """A bit coder that writes nothing."""
-    return np.zeros(len(probability), np.int32) if bits is None else bits
-
-
 class EntropyModel:
     """Codes and importance levels of a tile <-> its range-coded bytes."""
 
@@ -127,7 +122,7 @@ class EntropyModel:
 
     def chosen(self, codes: Tensor, level: Tensor, rest: Tensor, quality_index: int) -> Tensor:
         """The codes int16 [h,w,n] that `encode` would write with `rest`; nothing is coded."""
-        code = LogitCoder(_pass_through, self.probability)
+        code = LogitCoder(RangeWriter(), self.probability)
         flat = codes.reshape(-1, self.config.planes)
         return self.planes.walk(code, level.long(), quality_index, flat, rest.reshape(flat.shape))
 

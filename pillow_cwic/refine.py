@@ -13,10 +13,11 @@ from torch import Tensor
 from .binarizer import LARGEST
 from .config import GRID
 from .distortion import WINDOW, distortion
+from .importance import kept
 from .model import differentiable
 from .successive.ladder import UNIT
 from .tiling import Box, windows
-from .windows import Analysis, cut, quality_at
+from .windows import Analysis, quality_at
 from .workers import map_one_thread
 
 MS_SSIM_WEIGHT, SSIM_WEIGHT = 0.2, 0.25
@@ -86,8 +87,7 @@ class Strip:
             max(WINDOW, min(full.height, rows - full.upper)),
             max(WINDOW, min(full.width, columns - full.left)),
         )
-        pixels = torch.from_numpy(cut(analysis.pixels, full))[:rows, :columns]
-        self.x = pixels.to(analysis.model.device).permute(2, 0, 1)[None].float() / 255  # [1,3,H,W]
+        self.x = analysis.picture(window)[:, :, :rows, :columns]
         self.index = quality_at(analysis.model, quality_index, analysis.quality_shift, window)
         self.pixels = self.x[0, 0].numel() * part.width * part.height // (window.width * window.height)  # its share
 
@@ -100,17 +100,16 @@ class Search:
         config, self.entropy, self.decoder = model.config, model.entropy.planes, model.decoder
         self.device, self.quality_index, self.inside = model.device, quality_index, core.within(window).slices
         self.codes, self.level = codes[window.slices].clone(), level[core.slices].long()
-        self.kept = torch.arange(config.planes) < torch.tensor(config.kept_planes)[self.level][..., None]  # [h,w,n]
-        self.prices = torch.from_numpy(self.entropy.ladder.prices())
+        self.kept = kept(self.level, config.first_level)  # [h,w,n]
+        self.prices = torch.from_numpy(self.entropy.ladder.prices)
         self.lagrangian = config.distortion_weight(quality_index)
         self.strips = [Strip(analysis, quality_index, part, core) for part in windows(core, STRIP)]
 
         self.worth = torch.ones(core.height, core.width, 1)  # of a bit
         if analysis.quality_shift is not None:
             # Where a region has a higher quality, distortion weighs more: here, bits weigh less.
-            shift = quality_at(model, quality_index, analysis.quality_shift, core)[0].cpu() - quality_index  # [h,w]
-            ratio, span = config.lambda_max / config.lambda_min, max(1, config.quality_count - 1)
-            self.worth = (ratio ** (-shift.float() / span))[..., None]
+            index = quality_at(model, quality_index, analysis.quality_shift, core)[0].cpu()  # [h,w]
+            self.worth = (self.lagrangian / config.distortion_weight(index.float()))[..., None]
         self.curvature = CURVATURE * self.worth  # [h,w,1]
         self.slopes = self.squares = torch.zeros_like(self.worth)
         self.last: tuple[Tensor, Tensor] | None = None  # gradient and changes [h,w,n] of the pass before
@@ -125,12 +124,9 @@ class Search:
     def step(self, progress: float) -> None:
         """One pass: of the changes that promise a lower cost, make a random share; progress runs up to 1."""
         share = FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * progress
-        mean, scale = self._expected()
-        cost, gradient = self._distortion()
+        gradient, mean, scale, bits = self._look()
         with torch.inference_mode():
             self._measure(gradient)
-            bits = self._bits(0, mean, scale)
-            self._note(cost, bits)
             # Towards less distortion by Newton's step; or, for the sake of the bits, by one the other way.
             nearer = -gradient.sign() * (gradient.abs() / self.curvature).round().clamp(1, FARTHEST)
             ways = nearer, gradient.sign()
@@ -149,11 +145,19 @@ class Search:
 
     def finish(self) -> Tensor:
         """The best codes found, int16 [h,w,n]."""
-        mean, scale = self._expected()
-        with torch.inference_mode():
-            cost, _ = self._distortion(differentiate=False)
-            self._note(cost, self._bits(0, mean, scale))
+        self._look(differentiate=False)
         return self.best
+
+    def _look(self, differentiate: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Keep the codes if they are the best so far; the distortion's gradient, means, scale indices, bits [h,w,n]."""
+        mean, scale = self._expected()
+        cost, gradient = self._distortion(differentiate)
+        with torch.inference_mode():
+            bits = self._bits(0, mean, scale)
+            cost += float((bits * self.kept * self.worth).sum())
+            if cost < self.least:
+                self.best, self.least = self.core.clone(), cost
+        return gradient, mean, scale, bits
 
     def _expected(self) -> tuple[Tensor, Tensor]:
         """Means and scale indices of the codes as they are; on one thread, as all entropy coding."""
@@ -162,7 +166,7 @@ class Search:
         )
         return both
 
-    def _distortion(self, differentiate: bool = True) -> tuple[float, Tensor]:
+    def _distortion(self, differentiate: bool) -> tuple[float, Tensor]:
         """The distortion's cost, and its gradient in the tile's codes [h,w,n]."""
         total, gradient = 0.0, torch.zeros(self.core.shape)
         for strip in self.strips:
@@ -181,12 +185,6 @@ class Search:
         """Bits of every code after a change by as many steps, [h,w,n]; also of those that do not exist."""
         distance = ((self.core.long() + change) * UNIT - mean).abs_().clamp_(max=self.prices.shape[1] - 1)
         return self.prices.view(-1)[scale * self.prices.shape[1] + distance]
-
-    def _note(self, cost: float, bits: Tensor) -> None:
-        """Keep the codes if they are the best so far."""
-        cost += float((bits * self.kept * self.worth).sum())
-        if cost < self.least:
-            self.best, self.least = self.core.clone(), cost
 
     def _measure(self, gradient: Tensor) -> None:
         """The curvature around each position, from what the last changes did to the gradient there."""

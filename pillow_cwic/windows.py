@@ -58,6 +58,11 @@ class Analysis:
                     rest[core.slices] = remainders(y, whole).cpu()
         return codes, level, rest
 
+    def picture(self, window: Box) -> Tensor:
+        """The pixels of a window on the code grid as networks see them: [1,3,H,W] in [0,1], channels last in memory."""
+        x = torch.from_numpy(cut(self.pixels, window.scale(GRID))).to(self.model.device)
+        return x.permute(2, 0, 1)[None].float() / 255
+
     def _window(self, window: Box, quality_index: int) -> tuple[Tensor, Tensor]:
         """Code features [h,w,n] and levels [h,w] of one window, halo included."""
         config = self.model.config
@@ -69,9 +74,7 @@ class Analysis:
         """Quality-independent features [1,c,h,w] of one window."""
         found = self._features.get(window)
         if found is None:
-            x = torch.from_numpy(cut(self.pixels, window.scale(GRID))).to(self.model.device)
-            x = x.permute(2, 0, 1)[None].float() / 255  # [1,3,H,W], channels last in memory
-            found = self.model.encoder.features(x)
+            found = self.model.encoder.features(self.picture(window))
             if self.pixels.shape[0] * self.pixels.shape[1] <= self.keep:
                 self._features[window] = found
         return found

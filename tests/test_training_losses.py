@@ -18,7 +18,7 @@ from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.baselines import CODECS, Result, compared, measure
 from pillow_cwic.training.curves import Curve, CurvePoint, bd_rate, delta_table, load_anchors, mean_curves
 from pillow_cwic.training.joint import JointCodec, Outcome
-from pillow_cwic.training.losses import distortion_weight, importance_rate, ms_ssim, rate_distortion
+from pillow_cwic.training.losses import importance_rate, ms_ssim, rate_distortion
 
 TINY = recipes.load("smoke").model
 
@@ -62,7 +62,7 @@ def test_ssim_is_of_the_luma() -> None:
     outcome = Outcome(y, *torch.zeros(2, 2), torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1, 1))
     recipe, index = recipes.load("smoke"), torch.tensor([3, 3])
     stage = replace(recipe.stages[0], ms_ssim_weight=0.0, ssim_weight=1.0)
-    weight = float(distortion_weight(index, TINY)[0])
+    weight = float(TINY.distortion_weight(index.float())[0])
     loss = rate_distortion(outcome, x, index, TINY, recipe.loss, stage).loss.item()
     balance = (weight / recipe.loss.pivot) ** -recipe.loss.balance
     assert loss == pytest.approx(balance * weight * 200 * (1 - float(expected.mean())), rel=1e-4)

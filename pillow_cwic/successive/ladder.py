@@ -7,6 +7,8 @@ chances. A ladder of 0 is the paper's binarizer itself: one threshold, at zero, 
 docs/format.md, section 5, has it in words. Knows no networks and no torch.
 """
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -81,6 +83,7 @@ class Ladder:
         chosen[at[better]] -= side[better]
         return chosen
 
+    @cached_property
     def prices(self) -> NDArray[np.float32]:
         """Bits of a code by scale index and distance to the mean in sixteenths, [SCALES,columns - UNIT / 2].
 

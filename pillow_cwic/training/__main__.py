@@ -55,7 +55,7 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument("--qualities", type=numbers, metavar="Q,Q,...", help="dial positions 0..1")
     evaluate.add_argument("--indices", type=numbers, metavar="I,I,...", help="or quality indices 0..63")
     evaluate.add_argument(
-        "--efforts", type=numbers, default=(0,), metavar="N,N,...", help="effort of the models' files"
+        "--efforts", type=whole_numbers, default=(0,), metavar="N,N,...", help="effort of the models' files"
     )
     evaluate.add_argument("--codecs", default="jpeg,jpeg2000,webp,avif", help="Pillow's codecs to run, or none")
     evaluate.add_argument("--anchors", nargs="*", type=Path, default=[], metavar="FILE.json", help="published curves")
@@ -82,6 +82,11 @@ def add_export(export: argparse.ArgumentParser) -> None:
 def numbers(text: str) -> tuple[float, ...]:
     """'0.1,0.5' -> (0.1, 0.5)."""
     return tuple(float(part) for part in text.split(","))
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """'0,10' -> (0, 10)."""
+    return tuple(int(part) for part in text.split(","))
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -114,7 +119,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             images=options.images,
             out=options.out,
             qualities=qualities,
-            efforts=tuple(map(int, options.efforts)),
+            efforts=options.efforts,
             codecs=names(options.codecs),
             anchors=tuple(options.anchors),
             beside=tuple(options.beside),

@@ -28,7 +28,7 @@ def rate_distortion(
     pixels = x.shape[2] * x.shape[3]
     mse, similarity, distance = distortion(outcome.picture, x, stage.ms_ssim_weight, stage.ssim_weight)  # [B] each
     plane_bpp, map_bpp = outcome.plane_bits / pixels, outcome.map_bits / pixels  # [B] each
-    weight = distortion_weight(quality_index, config)  # lambda [B]
+    weight = config.distortion_weight(quality_index.float())  # lambda [B]
     balance = (weight / recipe.pivot) ** -recipe.balance
     loss = (balance * (plane_bpp + map_bpp + weight * distance)).mean()
     return Terms(
@@ -50,12 +50,6 @@ def importance_rate(outcome: Outcome, x: Tensor, recipe: LossRecipe, stage: Stag
     return Terms(
         loss, plane_bpp.mean().detach(), map_bpp.mean().detach(), mse.mean().detach(), similarity.mean().detach()
     )
-
-
-def distortion_weight(quality_index: Tensor, config: ModelConfig) -> Tensor:
-    """Lambda of every quality index [B], as the configuration's `distortion_weight`."""
-    position = quality_index.float() / max(1, config.quality_count - 1)
-    return config.lambda_min * (config.lambda_max / config.lambda_min) ** position
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
