@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import sys
 import threading
 import warnings
@@ -21,13 +20,11 @@ from typing import Any
 
 from PIL import Image
 
-from . import __version__, catalogue, decode, pillow_plugin, weights, weights_cli
+from . import __version__, catalogue, convert, convert_cli, decode, encode_arguments, weights, weights_cli
 from .container import Metadata, read_header, read_preamble
 from .metrics import bits_per_pixel
-from .options import RateOption, check_effort
 
 PROGRAM = "pillow-cwic"
-_METADATA = ("icc_profile", "exif", "xmp", "dpi", "comment")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     demo = _add(commands, "demo", _demo, "compress a picture at five qualities, beside JPEG and JPEG 2000")
     demo.add_argument("picture", nargs="?", type=Path, metavar="PICTURE", help="default: one that ships (NASA, 1992)")
     demo.add_argument("--out", type=Path, default=Path("cwic-demo"), metavar="DIR", help="default: %(default)s")
+    convert_cli.add_parser(commands)
     weights_cli.add_parser(commands)
     return parser
 
@@ -78,22 +76,10 @@ def _add_encode(commands: Any) -> None:
     parser = _add(commands, "encode", _encode, "compress a picture, of any format that Pillow reads, into a .cwic file")
     parser.add_argument("input", type=Path, metavar="IN")
     parser.add_argument("output", type=Path, metavar="OUT")
-    rate = parser.add_mutually_exclusive_group()
-    rate.add_argument("--quality", type=float, metavar="Q", help="0 (smallest file) to 1 (best); default 0.5")
-    rate.add_argument("--bpp", type=float, help="come close to this many bits per pixel")
-    rate.add_argument("--max-bytes", type=int, metavar="N", help="the best quality whose file is not larger")
     parser.add_argument(
         "--importance", type=Path, metavar="FILE", help="grey picture: 128 neutral, lighter gets more bits"
     )
-    parser.add_argument(
-        "--effort",
-        type=int,
-        default=0,
-        metavar="N",
-        help="passes of a search for better codes, 0 (default) to 100; 10 is good",
-    )
-    parser.add_argument("--model", help="name, id or weights file")
-    _add_device(parser)
+    encode_arguments.add(parser)
 
 
 def _add_decode(commands: Any) -> None:
@@ -102,50 +88,43 @@ def _add_decode(commands: Any) -> None:
     parser.add_argument("output", type=Path, metavar="OUT")
     edges = ("LEFT", "UPPER", "RIGHT", "LOWER")
     parser.add_argument("--region", nargs=4, type=int, metavar=edges, help="decode only these pixels")
-    _add_device(parser)
-
-
-def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 or auto; default PILLOW_CWIC_DEVICE, else auto")
+    encode_arguments.add_device(parser)
 
 
 def _encode(args: argparse.Namespace) -> int:
     try:
-        RateOption(args.quality, args.bpp, args.max_bytes)
-        check_effort(args.effort)
+        options = encode_arguments.given(args)
     except ValueError as error:
         args.usage_error(str(error))
-    options = {name: getattr(args, name) for name in ("quality", "bpp", "max_bytes", "effort", "model", "device")}
-    options = {name: value for name, value in options.items() if value is not None}
-    file = BytesIO()
     _fetch_first(args, args.model)
     with _about(args.input), Image.open(args.input) as image, _clock(f"encoding {args.input}", args.quiet):
         if args.importance is not None:
             with Image.open(args.importance) as mask:
                 options["importance"] = mask.convert("L")
-        image.save(file, pillow_plugin.CwicImageFile.format, **options, **_carried(image.info))
-    args.output.write_bytes(file.getbuffer())
-    header = read_header(file.getvalue())
-    rate = bits_per_pixel(len(file.getbuffer()), *header.size)
-    _tell(args, f"{args.output}: {_count(len(file.getbuffer()))}, {rate:.3f} bpp, quality {header.quality:.2f}")
+        data = convert.recoded(image, convert.CWIC, **options)
+    args.output.write_bytes(data)
+    header = read_header(data)
+    rate = bits_per_pixel(len(data), *header.size)
+    _tell(args, f"{args.output}: {_count(len(data))}, {rate:.3f} bpp, quality {header.quality:.2f}")
     return 0
 
 
 def _decode(args: argparse.Namespace) -> int:
-    Image.init()
-    format_name = Image.registered_extensions().get(args.output.suffix.lower())
-    if format_name not in Image.SAVE:
-        args.usage_error(f"{args.output}: Pillow writes no format with the extension {args.output.suffix!r}")
+    try:
+        format_name = convert.format_of(args.output.suffix)
+    except ValueError as error:
+        args.usage_error(f"{args.output}: {error}")
     with _about(args.input), _clock(f"decoding {args.input}", args.quiet):
         data = args.input.read_bytes()
         header, metadata = read_preamble(BytesIO(data))
         _fetch_first(args, header.model_id)
         pixels = decode(data, device=args.device, region=args.region)  # uint8 [H,W] or [H,W,C]
-    file = BytesIO()
+    picture = Image.fromarray(pixels)
+    picture.info.update(vars(metadata))
     with _about(args.output):
-        Image.fromarray(pixels).save(file, format_name, **_carried(vars(metadata)))
-    args.output.write_bytes(file.getbuffer())
-    _tell(args, f"{args.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file.getbuffer()))}")
+        file = convert.recoded(picture, format_name)
+    args.output.write_bytes(file)
+    _tell(args, f"{args.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file))}")
     return 0
 
 
@@ -153,14 +132,6 @@ def _fetch_first(args: argparse.Namespace, model: str | None) -> None:
     """With --quiet, have a model that must be downloaded here before the codec asks: it would show a progress bar."""
     if args.quiet:
         weights.locate(weights.find(model), quiet=True)
-
-
-def _carried(info: dict[Any, Any]) -> dict[str, Any]:
-    """The metadata that goes from one file to the other; what cannot be stored as given is left behind."""
-    kept = {name: info[name] for name in _METADATA if info.get(name)}
-    if not all(math.isfinite(value) and value > 0 for value in kept.get("dpi", ())):
-        del kept["dpi"]
-    return kept
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -165,7 +165,7 @@ def test_help_and_info_load_no_torch(cwic_file: Path, fresh_python: Callable[...
     assert fresh_python(code, "info", cwic_file).endswith("\nFalse\n")
     shown = fresh_python(code, "--help")
     assert shown.endswith("exit code 0\nFalse\n")
-    assert all(word in shown for word in ("encode", "decode", "info", "demo", "weights"))
+    assert all(word in shown for word in ("encode", "decode", "info", "convert", "demo", "weights"))
 
 
 @pytest.mark.parametrize(

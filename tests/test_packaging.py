@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "safetensors", "constriction", "requests", "tqdm", "matplotlib", "skimage"}
 RUN_TIME = {
     "torch", "pillow", "imageio", "numpy", "constriction",
-    "platformdirs", "requests", "safetensors", "tqdm", "filelock",
+    "platformdirs", "requests", "safetensors", "tqdm", "filelock", "fsspec",
 }  # fmt: skip
 
 
