@@ -22,6 +22,7 @@ from PIL import Image
 
 from . import __version__, catalogue, convert, convert_cli, decode, encode_arguments, weights, weights_cli
 from .container import Metadata, read_header, read_preamble
+from .errors import naming
 from .metrics import bits_per_pixel
 
 PROGRAM = "pillow-cwic"
@@ -60,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     demo = _add(commands, "demo", _demo, "compress a picture at five qualities, beside JPEG and JPEG 2000")
     demo.add_argument("picture", nargs="?", type=Path, metavar="PICTURE", help="default: one that ships (NASA, 1992)")
     demo.add_argument("--out", type=Path, default=Path("cwic-demo"), metavar="DIR", help="default: %(default)s")
+    compare = _add(
+        commands, "compare", _compare, "show pictures beside JPEG, JPEG 2000, WebP and AVIF of the same size"
+    )
+    compare.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
+    compare.add_argument("--out", type=Path, default=Path("cwic-compare"), metavar="DIR", help="default: %(default)s")
+    encode_arguments.add(compare)
     convert_cli.add_parser(commands)
     weights_cli.add_parser(commands)
     return parser
@@ -92,12 +99,9 @@ def _add_decode(commands: Any) -> None:
 
 
 def _encode(args: argparse.Namespace) -> int:
-    try:
-        options = encode_arguments.given(args)
-    except ValueError as error:
-        args.usage_error(str(error))
+    options = _encoder_options(args)
     _fetch_first(args, args.model)
-    with _about(args.input), Image.open(args.input) as image, _clock(f"encoding {args.input}", args.quiet):
+    with naming(args.input), Image.open(args.input) as image, _clock(f"encoding {args.input}", args.quiet):
         if args.importance is not None:
             with Image.open(args.importance) as mask:
                 options["importance"] = mask.convert("L")
@@ -114,14 +118,14 @@ def _decode(args: argparse.Namespace) -> int:
         format_name = convert.format_of(args.output.suffix)
     except ValueError as error:
         args.usage_error(f"{args.output}: {error}")
-    with _about(args.input), _clock(f"decoding {args.input}", args.quiet):
+    with naming(args.input), _clock(f"decoding {args.input}", args.quiet):
         data = args.input.read_bytes()
         header, metadata = read_preamble(BytesIO(data))
         _fetch_first(args, header.model_id)
         pixels = decode(data, device=args.device, region=args.region)  # uint8 [H,W] or [H,W,C]
     picture = Image.fromarray(pixels)
     picture.info.update(vars(metadata))
-    with _about(args.output):
+    with naming(args.output):
         file = convert.recoded(picture, format_name)
     args.output.write_bytes(file)
     _tell(args, f"{args.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file))}")
@@ -138,7 +142,7 @@ def _info(args: argparse.Namespace) -> int:
     reports = []
     for path in args.files:
         try:
-            with _about(path):
+            with naming(path):
                 reports.append(_describe(path))
         except (OSError, ValueError) as error:
             _complain(str(error))
@@ -210,15 +214,19 @@ def _demo(args: argparse.Namespace) -> int:
     return 0
 
 
-@contextmanager
-def _about(path: Path) -> Iterator[None]:
-    """Name the file in errors that do not."""
+def _compare(args: argparse.Namespace) -> int:
+    from . import compare
+
+    compare.run(args.pictures, args.out, quiet=args.quiet, **_encoder_options(args))
+    return 0
+
+
+def _encoder_options(args: argparse.Namespace) -> dict[str, Any]:
     try:
-        yield
-    except (OSError, ValueError, TypeError) as error:
-        if str(path) in str(error):
-            raise
-        raise OSError(f"{path}: {error}") from error
+        return encode_arguments.given(args)
+    except ValueError as error:
+        args.usage_error(str(error))
+        raise
 
 
 @contextmanager

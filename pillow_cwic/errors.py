@@ -4,6 +4,10 @@ Pillow turns SyntaxError, IndexError, TypeError, KeyError, EOFError and struct.e
 identify image file"; an OSError reaches the caller with its message. Wrong *options* are ValueError, as in Pillow.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class CwicError(OSError):
     """Anything wrong with a .cwic file or with what is needed to read it."""
@@ -19,3 +23,14 @@ class UnsupportedError(CwicError):
 
 class WeightsError(CwicError):
     """A model is unknown, unreachable or damaged; the message says where it was looked for and what to do."""
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in errors that do not."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError) as error:
+        if str(path) in str(error):
+            raise
+        raise OSError(f"{path}: {error}") from error

@@ -165,7 +165,7 @@ def test_help_and_info_load_no_torch(cwic_file: Path, fresh_python: Callable[...
     assert fresh_python(code, "info", cwic_file).endswith("\nFalse\n")
     shown = fresh_python(code, "--help")
     assert shown.endswith("exit code 0\nFalse\n")
-    assert all(word in shown for word in ("encode", "decode", "info", "convert", "demo", "weights"))
+    assert all(word in shown for word in ("encode", "decode", "info", "compare", "convert", "demo", "weights"))
 
 
 @pytest.mark.parametrize(
@@ -255,15 +255,3 @@ def test_demo(png: Path, photo: Image.Image, tmp_path: Path, capsys: pytest.Capt
     with Image.open(out / "photo-comparison.png") as sheet:
         shown = sheet.crop((24, 56, 24 + 88, 56 + 72))
         assert np.array_equal(np.asarray(shown), np.asarray(photo))
-
-
-@pytest.mark.parametrize("search", [demo.jpeg, demo.jpeg2000])
-def test_rivals_use_what_they_are_given(search: Callable[[Image.Image, int], bytes | None]) -> None:
-    """JPEG and JPEG 2000 get the best setting that fits: nearly all the bytes, never more; None if nothing fits."""
-    with Image.open(demo.SHIPPED) as image:
-        picture = image.convert("RGB").crop((0, 0, 256, 256))
-    for limit in (3_000, 8_000):
-        data = search(picture, limit)
-        assert data is not None
-        assert 0.9 * limit < len(data) <= limit
-    assert search(picture, 50) is None
