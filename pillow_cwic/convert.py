@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
@@ -214,7 +215,7 @@ def processes(count: int) -> Iterator[tuple[Executor, int]]:
     """Worker processes of this machine, which share its processors."""
     threads = max(1, processors() // count)
     spawn = multiprocessing.get_context("spawn")  # a forked child of a process that used torch can hang
-    pool = ProcessPoolExecutor(count, spawn, initializer=_limit_threads, initargs=(threads,))
+    pool = ProcessPoolExecutor(count, spawn, initializer=_begin, initargs=(threads,))
     try:
         yield pool, count
     finally:
@@ -232,8 +233,10 @@ def cluster(address: str) -> Iterator[tuple[Executor, int]]:
         yield client.get_executor(pure=False), sum(client.ncores().values())
 
 
-def _limit_threads(count: int) -> None:
-    os.environ["OMP_NUM_THREADS"] = str(count)  # torch reads it when it is imported, which is later
+def _begin(threads: int) -> None:
+    """Set up a worker process."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # torch reads it when it is imported, which is later
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all: this process ends what it does, and is ended
 
 
 def processors() -> int:

@@ -32,7 +32,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--out", required=True, metavar="DIR", help="where the results go, a path or a URL")
     parser.add_argument("--to", default=".cwic", metavar="EXT", help="format to write, by extension; default: cwic")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--jobs", type=int, metavar="N", help="worker processes; default: one for each processor")
+    where.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="worker processes; default: one for each processor, which is too many for a GPU",
+    )
     where.add_argument("--scheduler", metavar="ADDRESS", help="work on the Dask cluster at tcp://... instead")
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary; errors only")
     encode_arguments.add(parser)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -126,6 +128,25 @@ def test_a_worker_that_dies_takes_little_with_it(pictures: Path, tmp_path: Path)
     assert len(lost) <= 2 * convert.AHEAD
     assert all("the worker failed: " in (outcomes[path] or "") for path in lost)
     assert {str(tmp_path / "out" / name) for name in files(tmp_path / "out")} == outcomes.keys() - lost
+
+
+def test_an_interrupt_ends_it_cleanly(pictures: Path, tmp_path: Path) -> None:
+    """Ctrl-C is one line on stderr and exit code 1; no half output stays, and what was done is not done again."""
+    for k in range(300):
+        shutil.copy(pictures / "a.png", pictures / f"more-{k}.png")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "pillow_cwic", "convert", str(pictures), "--out", str(out), "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(pillow_cwic.__file__).parents[1])}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while process.poll() is None and not list(out.glob("*.cwic")):
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (1, "pillow-cwic: interrupted\n")
+    made = files(out)
+    assert 0 < len(made) < 300
+    assert all(name.endswith(".cwic") for name in made)
+    assert len(convert.plan([str(pictures)], str(out), "CWIC", ".cwic", {}).jobs) == 303 - len(made)
 
 
 def test_no_half_files(tmp_path: Path) -> None:
