@@ -10,10 +10,8 @@ import argparse
 import itertools
 import json
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -24,8 +22,7 @@ from . import __version__, catalogue, convert, convert_cli, decode, encode_argum
 from .container import Metadata, read_header, read_preamble
 from .errors import naming
 from .metrics import bits_per_pixel
-
-PROGRAM = "pillow-cwic"
+from .terminal import PROGRAM, clock, complain
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,10 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout = None  # else Python complains once more at exit
             return 1
         except (OSError, ValueError, TypeError) as error:
-            _complain(str(error))
+            complain(str(error))
             return 1
         except KeyboardInterrupt:
-            _complain("interrupted")
+            complain("interrupted")
             return 1
 
 
@@ -101,7 +98,7 @@ def _add_decode(commands: Any) -> None:
 def _encode(args: argparse.Namespace) -> int:
     options = _encoder_options(args)
     _fetch_first(args, args.model)
-    with naming(args.input), Image.open(args.input) as image, _clock(f"encoding {args.input}", args.quiet):
+    with naming(args.input), Image.open(args.input) as image, clock(f"encoding {args.input}", args.quiet):
         if args.importance is not None:
             with Image.open(args.importance) as mask:
                 options["importance"] = mask.convert("L")
@@ -118,7 +115,7 @@ def _decode(args: argparse.Namespace) -> int:
         format_name = convert.format_of(args.output.suffix)
     except ValueError as error:
         args.usage_error(f"{args.output}: {error}")
-    with naming(args.input), _clock(f"decoding {args.input}", args.quiet):
+    with naming(args.input), clock(f"decoding {args.input}", args.quiet):
         data = args.input.read_bytes()
         header, metadata = read_preamble(BytesIO(data))
         _fetch_first(args, header.model_id)
@@ -145,7 +142,7 @@ def _info(args: argparse.Namespace) -> int:
             with naming(path):
                 reports.append(_describe(path))
         except (OSError, ValueError) as error:
-            _complain(str(error))
+            complain(str(error))
     if args.json:
         print(json.dumps(reports, indent=2))
     else:
@@ -229,31 +226,6 @@ def _encoder_options(args: argparse.Namespace) -> dict[str, Any]:
         raise
 
 
-@contextmanager
-def _clock(what: str, quiet: bool) -> Iterator[None]:
-    """A running clock on the terminal for what takes longer than a second: the codec does not say how far it is."""
-    done = threading.Event()
-
-    def run() -> None:
-        if not done.wait(1):
-            from tqdm import tqdm
-
-            with tqdm(desc=what, bar_format="{desc}: {elapsed}", leave=False, disable=None) as bar:
-                bar.start_t -= 1  # the second that we waited
-                while not done.wait(0.5):
-                    bar.refresh()
-
-    thread = threading.Thread(target=run, daemon=True)
-    if not quiet and sys.stderr.isatty():
-        thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        if thread.ident is not None:
-            thread.join()
-
-
 def _count(size_bytes: int) -> str:
     return f"{size_bytes:,} bytes"
 
@@ -263,9 +235,5 @@ def _tell(args: argparse.Namespace, text: str) -> None:
         print(text, file=sys.stderr)
 
 
-def _complain(text: str) -> None:
-    print(f"{PROGRAM}: {'; '.join(text.splitlines())}", file=sys.stderr)
-
-
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    _complain(f"warning: {message}")
+    complain(f"warning: {message}")

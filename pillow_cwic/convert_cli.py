@@ -9,8 +9,7 @@ from functools import partial
 from tqdm import tqdm
 
 from . import convert, encode_arguments, weights
-
-_PROGRAM = "pillow-cwic"
+from .terminal import complain
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     plan = convert.plan(args.sources, args.out, format_name, suffix, options)
     failures = list(plan.refused)
     for message in failures:
-        _complain(message)
+        complain(message)
     if plan.jobs and format_name == convert.CWIC:  # once, not in every worker
         weights.locate(weights.find(options.get("model")), quiet=args.quiet)
     jobs = min(args.jobs or convert.processors(), max(1, len(plan.jobs)))
@@ -68,14 +67,10 @@ def run(args: argparse.Namespace) -> int:
             if problem is not None:
                 failures.append(f"{job.source}: {problem}")
                 with bar.external_write_mode(file=sys.stderr):
-                    _complain(failures[-1])
+                    complain(failures[-1])
             bar.update()
     if not args.quiet:
         converted = len(plan.jobs) + len(plan.refused) - len(failures)
         counts = f"{converted} converted, {plan.done} there already, {len(failures)} failed"
         print(f"{args.out}: {counts}", file=sys.stderr)
     return 1 if failures else 0
-
-
-def _complain(text: str) -> None:
-    print(f"{_PROGRAM}: {'; '.join(text.splitlines())}", file=sys.stderr)

@@ -17,6 +17,7 @@ from typing import Any
 from . import cache, catalogue, download, weights
 from .errors import CwicError
 from .manifest import Entry, Manifest
+from .terminal import complain
 
 Row = dict[str, Any]
 Report = tuple[Any, list[str]]  # what --json prints, and what went wrong
@@ -58,7 +59,7 @@ def _verb(
         elif report is not None:
             show(report)
         for problem in problems:
-            print(f"pillow-cwic: {problem}", file=sys.stderr)
+            complain(problem)
         return 1 if problems else 0
 
     parser = verbs.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
