@@ -101,10 +101,11 @@ def plan(sources: Iterable[str], out: str, format_name: str, suffix: str, option
     wanted = _wanted(format_name)
     for source, name in chain.from_iterable(_pictures(source, wanted) for source in sources):
         target = Place(folder.store, f"{folder.path.rstrip('/')}/{PurePosixPath(name).with_suffix(suffix)}")
-        if target.path in taken:
-            refused.append(f"{source}: not converted, {taken[target.path]} becomes {target} already")
+        first = taken.setdefault(target.path, source)
+        if first is not source:
+            if first.path != source.path:  # else it was named twice
+                refused.append(f"{source}: not converted, {first} becomes {target} already")
             continue
-        taken[target.path] = source
         if target.path in there:
             done += 1
         else:
@@ -195,7 +196,16 @@ def run(jobs: Iterable[Job], workers: Workers) -> Iterator[tuple[Job, str | None
 
 
 def _submit(executor: Executor, jobs: Iterable[Job]) -> dict[Future[str | None], Job]:
-    return {executor.submit(convert, job): job for job in jobs}
+    return {_submitted(executor, job): job for job in jobs}
+
+
+def _submitted(executor: Executor, job: Job) -> Future[str | None]:
+    try:
+        return executor.submit(convert, job)
+    except BrokenProcessPool as error:  # a worker died just now: this job's turn comes to nothing, too
+        lost: Future[str | None] = Future()
+        lost.set_exception(error)
+        return lost
 
 
 def _outcome(future: Future[str | None]) -> str | None:

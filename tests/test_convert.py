@@ -101,12 +101,12 @@ def test_a_bad_file_stops_nothing(pictures: Path, tmp_path: Path, capsys: pytest
 
 
 def test_two_sources_of_one_name(pictures: Path, photo: Image.Image, tmp_path: Path, capsys) -> None:
-    """Where two pictures would become one file the second is refused, on a rerun, too: no picture is lost silently."""
+    """Where two pictures would become one file the second is refused, on a rerun, too; one named twice is one."""
     photo.save(pictures / "a.webp")
     out = tmp_path / "out"
     message = f"pillow-cwic: {pictures}/a.webp: not converted, {pictures}/a.png becomes {out}/a.cwic already"
     for counts in ("3 converted, 0 there already, 1 failed", "0 converted, 3 there already, 1 failed"):
-        assert main(["convert", str(pictures), "--out", str(out), "--jobs", "1"]) == 1
+        assert main(["convert", str(pictures), str(pictures / "a.png"), "--out", str(out), "--jobs", "1"]) == 1
         assert capsys.readouterr().err.splitlines() == [message, f"{out}: {counts}"]
 
 
