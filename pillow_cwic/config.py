@@ -37,6 +37,8 @@ class ModelConfig:
     ladder: int = 31  # decisions "more than j?" of a code before it escapes to an Exp-Golomb code; 0: one threshold
     lambda_min: float = 0.0006  # weight of the distortion at quality index 0 ...
     lambda_max: float = 0.08  # ... and at the highest; log-linear between
+    ms_ssim_weight: tuple[float, float] = (0.0, 0.0)  # w of `distortion` at quality index 0 and at the highest; linear
+    ssim_weight: tuple[float, float] = (0.0, 0.0)  # v of `distortion`, likewise; squared errors have the rest
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, naming the field."""
@@ -63,6 +65,13 @@ class ModelConfig:
         for name, counts in (("encoder_blocks", self.encoder_blocks), ("decoder_blocks", self.decoder_blocks)):
             if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
                 raise ValueError(f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; found {counts}")
+        shares = (self.ms_ssim_weight, self.ssim_weight)
+        if any(len(pair) != 2 or any(type(share) not in (int, float) for share in pair) for pair in shares):
+            raise ValueError(f"ms_ssim_weight and ssim_weight must be two numbers each, found {shares}")
+        if not all(w >= 0 and v >= 0 and w + v <= 1 for w, v in zip(*shares, strict=True)):
+            raise ValueError(
+                f"ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, found {shares}"
+            )
         if self.ladder > 63:
             raise ValueError(f"ladder must be 0..63, found {self.ladder}")
 
@@ -86,6 +95,12 @@ class ModelConfig:
         position = quality_index / max(1, self.quality_count - 1)
         weight: Index = self.lambda_min * (self.lambda_max / self.lambda_min) ** position
         return weight
+
+    def similarity_weights(self, quality_index: Index) -> tuple[Index, Index]:
+        """Shares w and v of MS-SSIM and SSIM in the distortion (`distortion`) at a quality index, or at many."""
+        position = quality_index / max(1, self.quality_count - 1)
+        w, v = ((1 - position) * low + position * high for low, high in (self.ms_ssim_weight, self.ssim_weight))
+        return w, v
 
     @property
     def one_bit(self) -> bool:
@@ -116,7 +131,7 @@ class ModelConfig:
         if unknown:
             raise ValueError(f"unknown model configuration field(s): {', '.join(unknown)}")
         values = dict(values)
-        for name in ("kept_planes", "encoder_blocks", "decoder_blocks"):
+        for name in (f.name for f in fields(cls) if isinstance(f.default, tuple)):
             if name in values:
                 values[name] = tuple(values[name])
         return cls(**values)

@@ -18,22 +18,23 @@ MS_SSIM_SCALE = 671.0
 SSIM_SCALE = 200.0
 
 
-def distortion(picture: Tensor, x: Tensor, ms_ssim_weight: float, ssim_weight: float) -> tuple[Tensor, Tensor, Tensor]:
+def distortion(
+    picture: Tensor, x: Tensor, ms_ssim_weight: float | Tensor, ssim_weight: float | Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Two pictures [B,3,H,W] in [0,1] -> MSE [B], MS-SSIM [B] and the distortion [B], all float32.
 
-    With weights w and v: (1 - w - v) * 255^2 * MSE + w * 671 * (1 - MS-SSIM) + v * 200 * (1 - SSIM). The constants
-    bring all three to about the same size around 30 dB.
+    With weights w and v, numbers or [B]: (1 - w - v) * 255^2 * MSE + w * 671 * (1 - MS-SSIM) + v * 200 * (1 - SSIM).
+    The constants bring all three to about the same size around 30 dB.
     """
     picture = picture.float()
     mse = ((picture - x) ** 2).mean((1, 2, 3))  # [B]
     w, v = ms_ssim_weight, ssim_weight
-    with torch.set_grad_enabled(w + v > 0 and torch.is_grad_enabled()):
+    plain = isinstance(w, float) and isinstance(v, float) and w == v == 0  # no gradient of similarities wanted
+    with torch.set_grad_enabled(not plain and torch.is_grad_enabled()):
         multi, single = similarities(picture, x)  # [B] each
     total = (1 - w - v) * 255**2 * mse
-    if w > 0:
-        total = total + w * MS_SSIM_SCALE * (1 - multi)
-    if v > 0:
-        total = total + v * SSIM_SCALE * (1 - single)
+    if not plain:
+        total = total + w * MS_SSIM_SCALE * (1 - multi) + v * SSIM_SCALE * (1 - single)
     return mse, multi, total
 
 

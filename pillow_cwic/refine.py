@@ -20,9 +20,6 @@ from .tiling import Box, windows
 from .windows import Analysis, quality_at
 from .workers import map_one_thread
 
-MS_SSIM_WEIGHT, SSIM_WEIGHT = 0.2, 0.25
-"""The shares of the similarities in the distortion: those that the default model was trained with."""
-
 HALO = 4
 """Code positions around a tile whose pixels count while its codes are refined: what the decoder's reach holds beyond
 them matters little, and memory does."""
@@ -103,6 +100,7 @@ class Search:
         self.kept = kept(self.level, config.first_level)  # [h,w,n]
         self.prices = torch.from_numpy(self.entropy.ladder.prices)
         self.lagrangian = config.distortion_weight(quality_index)
+        self.similarity = config.similarity_weights(float(quality_index))
         self.strips = [Strip(analysis, quality_index, part, core) for part in windows(core, STRIP)]
 
         self.worth = torch.ones(core.height, core.width, 1)  # of a bit
@@ -174,7 +172,7 @@ class Search:
                 codes = self.codes[strip.window].to(self.device).float().permute(2, 0, 1)[None]  # [1,n,h,w]
                 codes.requires_grad_(differentiate)
                 picture = self.decoder(codes, strip.index)[:, :, : strip.x.shape[2], : strip.x.shape[3]].clamp(0, 1)
-                mean = self.lagrangian * distortion(picture, strip.x, MS_SSIM_WEIGHT, SSIM_WEIGHT)[2].sum()
+                mean = self.lagrangian * distortion(picture, strip.x, *self.similarity)[2].sum()
                 total += mean.item() * strip.pixels
                 if differentiate:
                     (found,) = torch.autograd.grad(mean * strip.x[0, 0].numel(), codes)

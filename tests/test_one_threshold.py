@@ -253,7 +253,7 @@ def test_every_parameter_learns_and_nothing_is_random():
     assert torch.equal(outcome.plane_bits, joint(x, index).plane_bits)
     (from_rate,) = torch.autograd.grad(outcome.plane_bits.sum(), joint.encoder.codes.weight, retain_graph=True)
     assert float(from_rate.abs().sum()) > 0
-    rate_distortion(outcome, x, index, CONFIG, recipes.LossRecipe(), recipes.Stage("", 1.0, 1.0, 1.0)).loss.backward()
+    rate_distortion(outcome, x, index, CONFIG, recipes.LossRecipe()).loss.backward()
     idle = [n for n, p in joint.named_parameters() if p.grad is None or float(p.grad.abs().sum()) == 0]
     # The first step knows no codes; quality modulation starts with its output layer at zero.
     assert [name for name in idle if ".hidden." not in name] == ["planes.step.0.known.weight"]

@@ -1,5 +1,6 @@
 """Refinement: what `effort` buys, that it never costs, and that nothing else of a file changes."""
 
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -48,6 +49,18 @@ def test_effort_makes_files_better(pixels, quality):
     shown = [pillow_cwic.decode(data) for data in (plain, refined)]
     assert metrics.ssim(pixels, shown[1]) > metrics.ssim(pixels, shown[0])
     assert container.read_header(refined).model_id == container.read_header(plain).model_id
+
+
+def test_refinement_minimises_the_distortion_of_the_model(pixels, monkeypatch):
+    """Shares of the similarities come from the model, linear in the quality index: more of SSIM, less of PSNR."""
+    model, shown = weights.load(None, CPU), []
+    for share in (0.0, 1.0):
+        config = replace(model.config, ms_ssim_weight=(0.0, 0.0), ssim_weight=(0.0, share))
+        assert config.similarity_weights(21.0) == (0, pytest.approx(share / 3))
+        monkeypatch.setattr(model, "config", config)
+        shown.append(pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.8, effort=4)))
+    assert metrics.ssim(pixels, shown[1]) > metrics.ssim(pixels, shown[0])
+    assert metrics.psnr(pixels, shown[1]) < metrics.psnr(pixels, shown[0])
 
 
 def test_more_passes_are_better(pixels):

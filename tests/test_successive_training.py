@@ -37,7 +37,7 @@ def outcome_and_loss(joint: JointCodec):
     torch.manual_seed(3)
     x, index = torch.rand(2, 3, 48, 48), torch.tensor([1, 6])
     outcome = joint(x, index)
-    return outcome, rate_distortion(outcome, x, index, joint.config, recipes.LossRecipe(), STAGE).loss
+    return outcome, rate_distortion(outcome, x, index, joint.config, recipes.LossRecipe()).loss
 
 
 def test_every_parameter_learns():

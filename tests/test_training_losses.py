@@ -61,9 +61,9 @@ def test_ssim_is_of_the_luma() -> None:
     assert expected.tolist() == pytest.approx(reported, abs=1e-3)
     outcome = Outcome(y, *torch.zeros(2, 2), torch.zeros(2, 1, 1, 1), torch.zeros(2, 1, 1, 1))
     recipe, index = recipes.load("smoke"), torch.tensor([3, 3])
-    stage = replace(recipe.stages[0], ms_ssim_weight=0.0, ssim_weight=1.0)
+    config = replace(TINY, ssim_weight=(1.0, 1.0))
     weight = float(TINY.distortion_weight(index.float())[0])
-    loss = rate_distortion(outcome, x, index, TINY, recipe.loss, stage).loss.item()
+    loss = rate_distortion(outcome, x, index, config, recipe.loss).loss.item()
     balance = (weight / recipe.loss.pivot) ** -recipe.loss.balance
     assert loss == pytest.approx(balance * weight * 200 * (1 - float(expected.mean())), rel=1e-4)
 
@@ -95,7 +95,7 @@ def test_rate_distortion_loss_by_hand() -> None:
     joint, x, index = JointCodec(TINY), torch.rand(2, 3, 64, 64), torch.tensor([0, 7])
     with torch.no_grad():
         outcome = joint(x, index)
-    terms = rate_distortion(outcome, x, index, TINY, recipe.loss, replace(recipe.stages[0], ms_ssim_weight=0.0))
+    terms = rate_distortion(outcome, x, index, TINY, recipe.loss)
     expected = 0.0
     for k, weight in enumerate((TINY.lambda_min, TINY.lambda_max)):
         bpp = float(outcome.plane_bits[k] + outcome.map_bits[k]) / 64**2
@@ -112,7 +112,7 @@ def test_first_stage_of_the_paper_has_no_importance_map() -> None:
     joint, x, index = JointCodec(recipe.model), torch.rand(1, 3, 64, 64), torch.zeros(1, dtype=torch.long)
     joint.use_importance, joint.rate_trains_encoder = False, False
     outcome = joint(x, index)
-    importance_rate(outcome, x, recipe.loss, recipe.stages[0]).loss.backward()
+    importance_rate(outcome, x, index, recipe.model, recipe.loss, recipe.stages[0]).loss.backward()
     assert outcome.level.unique().tolist() == [15]
     assert outcome.map_bits.tolist() == [0]
     assert (
@@ -135,7 +135,9 @@ def test_paper_loss_charges_only_importance_above_its_target() -> None:
     outcome = joint(x, index)
     mean = outcome.importance.detach().mean().item()
     below, above = (
-        importance_rate(outcome, x, recipes.LossRecipe(importance_target=target), recipe.stages[1]).loss.detach().item()
+        importance_rate(outcome, x, index, recipe.model, recipes.LossRecipe(importance_target=target), recipe.stages[1])
+        .loss.detach()
+        .item()
         for target in (mean + 0.01, mean - 0.01)
     )
     assert above - below == pytest.approx(10.0, rel=1e-2)  # gamma 1000 times 0.01

@@ -23,7 +23,7 @@ def test_shipped_recipes_load(name: str) -> None:
 def test_base_is_the_default_configuration() -> None:
     """base.toml has the default shape, begins with the context network alone and ends on chosen codes."""
     recipe = recipes.load("base")
-    assert recipe.model == ModelConfig(lambda_max=0.2)
+    assert recipe.model == ModelConfig(lambda_max=0.2, ms_ssim_weight=(0.05, 0.3), ssim_weight=(0.1, 0.4))
     assert recipe.stages[0].train == ("planes",)
     assert [stage.choose for stage in recipe.stages] == [False, False, False, True]
     assert stage_at(recipe.stages, 0.0299)[0] == 0
@@ -53,7 +53,11 @@ def test_paper_is_two_stages() -> None:
         ("batch = 8", "batch = true", r"\[data\] batch: expected int, found True"),
         ("crop = 64", "crop = 63", r"crop: expected a multiple of 16, found 63"),
         ("share = 1.0", "share = 0.9", r"the shares must sum to 1"),
-        ("share = 1.0", "share = 1.0\nms_ssim_weight = 0.3", r"needs \[data\] crop of at least 161 pixels, found 64"),
+        (
+            "map_features = 8",
+            "map_features = 8\nms_ssim_weight = [0.3, 0.3]",
+            r"needs \[data\] crop of at least 161 pixels, found 64",
+        ),
         ("share = 1.0", 'share = 1.0\ntrain = ["coder"]', r"train names coder; expected some of encoder, decoder"),
         ("validation_qualities = [0, 7]", "validation_qualities = [8]", r"8 is not an index of the model"),
         ('name = "smoke"\n', "", r"name: expected str, found None"),

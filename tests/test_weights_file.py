@@ -240,6 +240,11 @@ CONFIGURED = {
     "planes_off_the_quarters": ({"kept_planes": [0, 18]}, "the last of kept_planes must be a multiple of 4, found 18"),
     "three_levels": ({"kept_planes": [0, 2, 16]}, "kept_planes must be a strictly increasing list of 2, 4, 8 or 16"),
     "half_a_plane": ({"kept_planes": [0, 15.5]}, "kept_planes must be whole numbers, found (0, 15.5)"),
+    "one_share": ({"ssim_weight": [0.5]}, "ms_ssim_weight and ssim_weight must be two numbers each, found"),
+    "shares_above_1": (
+        {"ssim_weight": [0, 0.6], "ms_ssim_weight": [0, 0.5]},
+        "ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, found ((0, 0.5), (0, 0.6))",
+    ),
     "quality_65": ({"quality_count": 65}, "quality_count must be 1..64, found 65"),
 }
 

@@ -90,7 +90,7 @@ class WatchRecipe:
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the run with its own learning rate and loss weights."""
+    """A part of the run with its own learning rate."""
 
     name: str
     share: float  # of the whole budget; the shares of all stages sum to 1
@@ -98,8 +98,6 @@ class Stage:
     final_learning_rate: float  # ... and at its end
     decay: str = "linear"  # or "geometric"
     warmup_steps: int = 0
-    ms_ssim_weight: float = 0.0  # w of distortion = (1 - w - v) * 255^2 * MSE + w * 671 * (1 - MS-SSIM) ...
-    ssim_weight: float = 0.0  # ... + v * 200 * (1 - SSIM of the luma)
     importance: bool = True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
     explore: float = 0.0  # share of the crops whose importance map is opened further, at random
     choose: bool = False  # learn on the codes that the coder would choose, not on rounded features
@@ -221,6 +219,10 @@ def _check(recipe: Recipe, where: str) -> None:
     rules = [
         (recipe.minutes > 0, f"minutes: expected more than 0, found {recipe.minutes}"),
         (data.crop > 0 and data.crop % GRID == 0, f"[data] crop: expected a multiple of {GRID}, found {data.crop}"),
+        (
+            max(recipe.model.ms_ssim_weight) == 0 or data.crop >= MS_SSIM_MIN_CROP,
+            f"[model] ms_ssim_weight needs [data] crop of at least {MS_SSIM_MIN_CROP} pixels, found {data.crop}",
+        ),
         (data.batch > 0, f"[data] batch: expected at least 1, found {data.batch}"),
         (0 <= data.downscaled_share <= 1, f"[data] downscaled_share: expected 0..1, found {data.downscaled_share}"),
         (data.max_downscale >= 1, f"[data] max_downscale: expected at least 1, found {data.max_downscale}"),
@@ -241,7 +243,7 @@ def _check(recipe: Recipe, where: str) -> None:
     rules += [(0 <= q < recipe.model.quality_count, f"[watch] validation_qualities: {q} is not an index of the model")
               for q in recipe.watch.validation_qualities]  # fmt: skip
     for stage in recipe.stages:
-        rules += _stage_rules(stage, data.crop)
+        rules += _stage_rules(stage)
         signs = stage.choose and recipe.model.one_bit
         rules.append((not signs, f"stage {stage.name!r}: choose is for integer codes, not for signs"))
     for valid, message in rules:
@@ -249,7 +251,7 @@ def _check(recipe: Recipe, where: str) -> None:
             raise ValueError(f"recipe {where}: {message}")
 
 
-def _stage_rules(stage: Stage, crop: int) -> list[tuple[bool, str]]:
+def _stage_rules(stage: Stage) -> list[tuple[bool, str]]:
     title = f"stage {stage.name!r}"
     unknown = sorted(set(stage.train) - set(PARTS))
     return [
@@ -262,13 +264,4 @@ def _stage_rules(stage: Stage, crop: int) -> list[tuple[bool, str]]:
         (stage.decay in ("linear", "geometric"), f"{title}: decay is 'linear' or 'geometric', found {stage.decay!r}"),
         (not unknown, f"{title}: train names {', '.join(unknown)}; expected some of {', '.join(PARTS)}"),
         (0 <= stage.explore <= 1, f"{title}: explore must be 0..1, found {stage.explore}"),
-        (
-            min(stage.ms_ssim_weight, stage.ssim_weight) >= 0 and stage.ms_ssim_weight + stage.ssim_weight <= 1,
-            f"{title}: ms_ssim_weight and ssim_weight must be at least 0 and at most 1 together, "
-            f"found {stage.ms_ssim_weight} and {stage.ssim_weight}",
-        ),
-        (
-            stage.ms_ssim_weight == 0 or crop >= MS_SSIM_MIN_CROP,
-            f"{title}: ms_ssim_weight needs [data] crop of at least {MS_SSIM_MIN_CROP} pixels, found {crop}",
-        ),
     ]

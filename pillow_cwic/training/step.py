@@ -125,8 +125,8 @@ class Step:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             outcome = self.forward(x, quality)
         if recipe.loss.form == "importance":
-            return importance_rate(outcome, x, recipe.loss, self.stage)
-        return rate_distortion(outcome, x, quality, recipe.model, recipe.loss, self.stage)
+            return importance_rate(outcome, x, quality, recipe.model, recipe.loss, self.stage)
+        return rate_distortion(outcome, x, quality, recipe.model, recipe.loss)
 
     def _add(self, terms: Terms, norm: Tensor, finite: Tensor) -> None:
         values = torch.stack([*terms, norm]).double()  # [6]
