@@ -45,7 +45,8 @@ def decode(args: argparse.Namespace, file: Path) -> None:
     """Decode in this process, whole or a region of it."""
     Image.MAX_IMAGE_PIXELS = None
     start = time.perf_counter()
-    region = (3000, 3000, 3512, 3512) if args.part == "region" else None
+    left, upper = (min(3000, side - 512) for side in pillow_cwic.read_header(file).size)
+    region = (left, upper, left + 512, upper + 512) if args.part == "region" else None
     pixels = pillow_cwic.decode(file.read_bytes(), device="cpu", region=region)
     name = "decode a region of 512 x 512" if region else f"decode {pixels.shape[1]} x {pixels.shape[0]}"
     report(name, time.perf_counter() - start, pixels.nbytes)
