@@ -18,7 +18,7 @@ from typing import Any
 
 from PIL import Image
 
-from . import __version__, catalogue, convert, convert_cli, decode, encode_arguments, weights, weights_cli
+from . import __version__, catalogue, convert_cli, decode, encode_arguments, recode, weights, weights_cli
 from .container import Metadata, read_header, read_preamble
 from .errors import naming
 from .metrics import bits_per_pixel
@@ -102,7 +102,7 @@ def _encode(args: argparse.Namespace) -> int:
         if args.importance is not None:
             with Image.open(args.importance) as mask:
                 options["importance"] = mask.convert("L")
-        data = convert.recoded(image, convert.CWIC, **options)
+        data = recode.recoded(image, recode.CWIC, **options)
     args.output.write_bytes(data)
     header = read_header(data)
     rate = bits_per_pixel(len(data), *header.size)
@@ -112,7 +112,7 @@ def _encode(args: argparse.Namespace) -> int:
 
 def _decode(args: argparse.Namespace) -> int:
     try:
-        format_name = convert.format_of(args.output.suffix)
+        format_name = recode.format_of(args.output.suffix)
     except ValueError as error:
         args.usage_error(f"{args.output}: {error}")
     with naming(args.input), clock(f"decoding {args.input}", args.quiet):
@@ -123,7 +123,7 @@ def _decode(args: argparse.Namespace) -> int:
     picture = Image.fromarray(pixels)
     picture.info.update(vars(metadata))
     with naming(args.output):
-        file = convert.recoded(picture, format_name)
+        file = recode.recoded(picture, format_name)
     args.output.write_bytes(file)
     _tell(args, f"{args.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file))}")
     return 0

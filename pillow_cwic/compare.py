@@ -22,6 +22,7 @@ from tqdm import tqdm
 from . import rivals
 from .errors import naming
 from .metrics import WINDOW, bits_per_pixel, psnr, ssim
+from .recode import CWIC, recoded
 
 OURS = "pillow-cwic"
 PAGE = Path(__file__).with_name("data") / "compare.html"
@@ -110,7 +111,7 @@ def compared(
     name: str, original: Image.Image, searches: dict[str, rivals.Search], bar: Any, options: dict[str, Any]
 ) -> Comparison:
     """Our file by these options, and each rival's within its bytes; `bar` is told of each."""
-    ours = trial(OURS, rivals.saved(original, "CWIC", **options), original)
+    ours = trial(OURS, recoded(original, CWIC, **options), original)
     bar.update()
     found, missing = [ours], []
     for codec, search in searches.items():

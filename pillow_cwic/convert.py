@@ -6,7 +6,6 @@ so that a rerun does only what is missing. This module leaves torch to the worke
 
 from __future__ import annotations
 
-import math
 import multiprocessing
 import os
 import signal
@@ -25,10 +24,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, UnidentifiedImageError
 
-from . import pillow_plugin
-
-CWIC = pillow_plugin.CwicImageFile.format
-METADATA = ("icc_profile", "exif", "xmp", "dpi", "comment")
+from .recode import CWIC, recoded
 
 FAILURES = (
     OSError,
@@ -134,15 +130,6 @@ def _pictures(url: str, wanted: frozenset[str]) -> Iterator[tuple[Place, str]]:
             yield Place(store, path), path.removeprefix(root).lstrip("/")
 
 
-def format_of(suffix: str) -> str:
-    """Pillow's name of the format that an extension such as ".png" stands for; ValueError if it writes none."""
-    Image.init()
-    format_name = Image.registered_extensions().get(suffix.lower())
-    if format_name is None or format_name not in Image.SAVE:
-        raise ValueError(f"Pillow writes no format with the extension {suffix!r}")
-    return format_name
-
-
 def convert(job: Job) -> str | None:
     """Convert one picture; an error message if that failed. Runs in a worker."""
     try:
@@ -154,16 +141,6 @@ def convert(job: Job) -> str | None:
     except FAILURES as error:
         return str(error) or type(error).__name__
     return None
-
-
-def recoded(image: Image.Image, format_name: str, **options: Any) -> bytes:
-    """A picture as a file of another format, with its metadata; a resolution that means nothing is left behind."""
-    kept = {name: image.info[name] for name in METADATA if image.info.get(name)}
-    if not all(math.isfinite(value) and value > 0 for value in kept.get("dpi", ())):
-        del kept["dpi"]
-    file = BytesIO()
-    image.save(file, format_name, **options, **kept)
-    return file.getvalue()
 
 
 def write_complete(target: Place, data: bytes) -> None:

@@ -6,9 +6,8 @@ import argparse
 import sys
 from functools import partial
 
-from tqdm import tqdm
-
-from . import convert, encode_arguments, weights
+from . import encode_arguments, weights
+from .recode import CWIC, format_of
 from .terminal import complain
 
 
@@ -45,10 +44,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, convert, report; 1 if any file failed."""
+    from tqdm import tqdm
+
+    from . import convert  # storage and processes: what other commands need not wait for
+
     suffix = "." + args.to.lower().removeprefix(".")
     try:
-        options, format_name = encode_arguments.given(args), convert.format_of(suffix)
-        if options and format_name != convert.CWIC:
+        options, format_name = encode_arguments.given(args), format_of(suffix)
+        if options and format_name != CWIC:
             raise ValueError(f"--{next(iter(options)).replace('_', '-')} is for .cwic files, not for {suffix}")
         if args.jobs is not None and args.jobs < 1:
             raise ValueError(f"--jobs is at least 1, found {args.jobs}")
@@ -58,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     failures = list(plan.refused)
     for message in failures:
         complain(message)
-    if plan.jobs and format_name == convert.CWIC:  # once, not in every worker
+    if plan.jobs and format_name == CWIC:  # once, not in every worker
         weights.locate(weights.find(options.get("model")), quiet=args.quiet)
     jobs = min(args.jobs or convert.processors(), max(1, len(plan.jobs)))
     workers = partial(convert.cluster, args.scheduler) if args.scheduler else partial(convert.processes, jobs)

@@ -6,10 +6,11 @@ Settings are those of the published tables. No torch, no .cwic.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
 from typing import Any
 
 from PIL import Image, features
+
+from .recode import recoded
 
 Search = Callable[[Image.Image, int], bytes | None]
 """(RGB picture, limit in bytes) -> the best file that is not larger; None if even the worst is."""
@@ -54,13 +55,6 @@ def available(names: Iterable[str] = _ALL) -> dict[str, Search]:
     return {name: _ALL[name][1] for name in names if features.check(_ALL[name][0])}
 
 
-def saved(picture: Image.Image, format_name: str, **options: Any) -> bytes:
-    """A picture as a file in memory."""
-    file = BytesIO()
-    picture.save(file, format_name, **options)
-    return file.getvalue()
-
-
 def _largest_within(
     picture: Image.Image, limit_bytes: int, format_name: str, settings: Sequence[dict[str, Any]]
 ) -> bytes | None:
@@ -68,7 +62,7 @@ def _largest_within(
     low, high, best = 0, len(settings), None
     while low < high:
         middle = (low + high) // 2
-        data = saved(picture, format_name, **settings[middle])
+        data = recoded(picture, format_name, **settings[middle])
         if len(data) <= limit_bytes:
             low, best = middle + 1, data
         else:

@@ -29,8 +29,6 @@ from pillow_cwic.training.quantize import logistic_table
 from pillow_cwic.training.step import Step
 from pillow_cwic.training.stream import CropStream, StreamPool
 
-STAGE = recipes.Stage("plain", share=1.0, learning_rate=1e-3, final_learning_rate=1e-4)
-
 
 def outcome_and_loss(joint: JointCodec):
     """One forward pass on noise, and the loss of the tiny recipe."""

@@ -96,12 +96,12 @@ def names(text: str) -> tuple[str, ...]:
 
 def run_train(options: argparse.Namespace) -> None:
     """`train`."""
-    from .pictures import default_jobs
+    from ..convert import processors
     from .setup import Options
     from .train import train
 
     known = {key: value for key, value in vars(options).items() if key not in ("verb", "jobs")}
-    train(Options(**known, jobs=options.jobs or default_jobs()))
+    train(Options(**known, jobs=options.jobs or processors()))
 
 
 def run_evaluate(options: argparse.Namespace) -> None:

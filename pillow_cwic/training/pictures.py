@@ -6,7 +6,6 @@ skipped; Pillow's warning about decompression bombs is taken as a refusal. No to
 
 import io
 import multiprocessing
-import os
 import tarfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -149,8 +148,3 @@ def parallel(function: Callable[[Any], T], work: list[Any], jobs: int, title: st
             for result in pool.map(function, work, chunksize=4):
                 yield result
                 bar.update()
-
-
-def default_jobs() -> int:
-    """Processes to decode with: one per processor that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from ..convert import processors
 from . import checkpoint, principal
 from .data import DataSet, Source, load_pool, open_data
-from .pictures import default_jobs
 from .ranks import Ranks
 from .recipe import Recipe
 from .schedule import Budget, Clock, Progress
@@ -33,7 +33,7 @@ class Options:
     initial: Path | None = None  # weights to start from
     device: str | None = None
     part_mib: float = 0.0  # cut checkpoints into parts of this size; 0: one file
-    jobs: int = field(default_factory=default_jobs)  # processes that decode pictures
+    jobs: int = field(default_factory=processors)  # processes that decode pictures
     threads: int | None = None  # of torch on a CPU; default: torch's own choice
     quiet: bool = False
 
