@@ -74,6 +74,22 @@ def test_the_first_gradient_only_chooses_bases() -> None:
     assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.01, rel=0.2)
 
 
+def test_no_step_is_larger_than_the_learning_rate() -> None:
+    """The root of a step's mean square stays within the learning rate, though most units are dead most of the time.
+
+    Without the limit some are two million times larger here: a turn of the bases takes momentum to directions in which
+    there was next to no gradient before.
+    """
+    torch.manual_seed(0)
+    weight, rate = nn.Parameter(torch.zeros(32, 48, 1, 1)), 0.01
+    optimizer = Soap([weight], torch.tensor(rate), 1e-8, 0.0)
+    for _ in range(20 * TURN):
+        weight.grad = torch.randn_like(weight) * (torch.rand(32, 1, 1, 1) < 0.05)
+        before = weight.detach().clone()
+        optimizer.step()
+        assert float((weight.detach() - before).square().mean().sqrt()) < 1.01 * rate
+
+
 def test_bases_stay_orthonormal() -> None:
     """Turned again and again by power iterations, the bases stay orthonormal and still reproduce the momentum."""
     torch.manual_seed(0)
