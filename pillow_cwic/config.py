@@ -6,6 +6,7 @@ networks that can be built. It knows no torch and no tensors.
 
 import json
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -17,12 +18,17 @@ GRID = 16
 """Pixels per code position along each axis: codes and importance map are at 1/16 resolution."""
 
 
+def between(x: Index) -> Index:
+    """A number or a tensor, cut off at 0 and 1."""
+    return min(max(x, 0.0), 1.0) if isinstance(x, float) else x.clamp(0, 1)
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """A codec with integer codes from the successive binarizer, a ladder of one-bit decisions, at 1/16 resolution."""
 
     kept_planes: tuple[int, ...] = (0, 3, 6, 10, 14, 20, 26, 34, 44, 56, 70, 86, 108, 140, 188, 256)
-    """Channels of codes kept at each importance level; the last is their number n, a multiple of 4. The number of
+    """Channels of codes kept at each importance level; the last is their number n, a multiple of 16. The number of
     levels L is a power of two: the importance map is coded as a binary tree."""
     quality_count: int = 64  # quality indices; index 0 has the lowest rate
     quarter_channels: int = 128  # trunk width at 1/4 resolution
@@ -37,8 +43,8 @@ class ModelConfig:
     ladder: int = 31  # decisions "more than j?" of a code before it escapes to an Exp-Golomb code; 0: one threshold
     lambda_min: float = 0.0006  # weight of the distortion at quality index 0 ...
     lambda_max: float = 0.08  # ... and at the highest; log-linear between
-    ms_ssim_weight: tuple[float, float] = (0.0, 0.0)  # w of `distortion` at quality index 0 and at the highest; linear
-    ssim_weight: tuple[float, float] = (0.0, 0.0)  # v of `distortion`, likewise; squared errors have the rest
+    ms_ssim_weight: tuple[float, ...] = (0.0, 0.0)  # w of `distortion` from quality index 0 to the highest, at equal
+    ssim_weight: tuple[float, ...] = (0.0, 0.0)  # distances and linear between; v likewise; squared errors: the rest
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, naming the field."""
@@ -57,8 +63,8 @@ class ModelConfig:
             raise ValueError(f"quality_count must be 1..64, found {self.quality_count}")
         if not 0 < self.lambda_min <= self.lambda_max:
             raise ValueError(f"lambda_min, lambda_max must satisfy 0 < {self.lambda_min} <= {self.lambda_max}")
-        if self.planes % 4:
-            raise ValueError(f"the last of kept_planes must be a multiple of 4, found {self.planes}")
+        if self.planes % 16:
+            raise ValueError(f"the last of kept_planes must be a multiple of 16, found {self.planes}")
         widths = self.quarter_channels, self.eighth_channels, self.sixteenth_channels, self.importance_channels
         if any(width % 2 for width in widths):
             raise ValueError("channel counts must be even: residual blocks halve them")
@@ -66,8 +72,10 @@ class ModelConfig:
             if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
                 raise ValueError(f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; found {counts}")
         shares = (self.ms_ssim_weight, self.ssim_weight)
-        if any(len(pair) != 2 or any(type(share) not in (int, float) for share in pair) for pair in shares):
-            raise ValueError(f"ms_ssim_weight and ssim_weight must be two numbers each, found {shares}")
+        if len(shares[0]) != len(shares[1]) or len(shares[0]) < 2:
+            raise ValueError(f"ms_ssim_weight and ssim_weight must be equally many numbers, 2 or more, found {shares}")
+        if any(type(share) not in (int, float) for many in shares for share in many):
+            raise ValueError(f"ms_ssim_weight and ssim_weight must be numbers, found {shares}")
         if not all(w >= 0 and v >= 0 and w + v <= 1 for w, v in zip(*shares, strict=True)):
             raise ValueError(
                 f"ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, found {shares}"
@@ -98,8 +106,14 @@ class ModelConfig:
 
     def similarity_weights(self, quality_index: Index) -> tuple[Index, Index]:
         """Shares w and v of MS-SSIM and SSIM in the distortion (`distortion`) at a quality index, or at many."""
-        position = quality_index / max(1, self.quality_count - 1)
-        w, v = ((1 - position) * low + position * high for low, high in (self.ms_ssim_weight, self.ssim_weight))
+        position = quality_index / max(1, self.quality_count - 1) * (len(self.ms_ssim_weight) - 1)
+        w, v = (
+            sum(
+                ((after - before) * between(position - k) for k, (before, after) in enumerate(pairwise(shares))),
+                shares[0] + 0 * position,
+            )
+            for shares in (self.ms_ssim_weight, self.ssim_weight)
+        )
         return w, v
 
     @property

@@ -14,7 +14,8 @@ Positions = tuple[Integers, Integers]  # rows [m] and columns [m]
 
 ONE = 32  # what stands for 1 as an input of an integer layer
 STAGE_SPACINGS = (4, 4, 2, 2, 1, 1)
-QUARTERS = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))  # by step and place: "Four steps"
+QUARTERS = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))  # by turn and place: "Seven steps"
+STEPS = ((0, {0}), (0, {1}), (0, {2, 3}), (1, {0, 1}), (1, {2, 3}), (2, {0, 1, 2, 3}), (3, {0, 1, 2, 3}))  # turn, parts
 
 
 class Bit(NamedTuple):
@@ -137,14 +138,14 @@ class Tile:
         return self.model.layer("planes.map_mid", neighbours(h, everywhere(shape), square(1))).reshape(*shape, -1)
 
     def _read_codes(self) -> None:
-        """Section 5, "Four steps"."""
+        """Section 5, "Seven steps"."""
         self.map_features = self._map_features()
         self.kept = np.array(self.model.config["kept_planes"])[self.level]
         self.logistic = self.model.tensors["entropy.logistic"]
         self.read: list[Code] = []  # in the order of the steps
         rows, columns = np.indices(self.level.shape)
         self.place = rows % 2 * 2 + columns % 2
-        for step in range(4):
+        for step in range(7):
             codes = self._predicted(step)
             if self.model.config["ladder"]:
                 self._climb(codes)
@@ -178,12 +179,13 @@ class Tile:
         h = layer(f"{name}.hidden", self._inputs(step), (self.quality_index,))
         h = layer(f"{name}.mid1", self._depthwise(f"{name}.depth1", h))
         h = layer(f"{name}.mid2", self._depthwise(f"{name}.depth2", h))
-        outputs = [layer(f"{name}.out{quarter}", h) for quarter in range(4)]
-        found = []
+        outputs = [layer(f"{name}.out{place}", h) for place in range(4)]
+        (turn, parts), found = STEPS[step], []
         for at, (y, x) in enumerate(np.ndindex(self.level.shape)):
-            quarter = QUARTERS[step][self.place[y, x]]
-            for i, channel in enumerate(range(quarter, self.kept[y, x], 4)):
-                mean, scale = outputs[quarter][at, [i, self.planes // 4 + i]].tolist()
+            place = self.place[y, x]
+            coded = [c for c in range(QUARTERS[turn][place], self.planes, 4) if (c // 4 + place) % 4 in parts]
+            for i, channel in enumerate(c for c in coded if c < self.kept[y, x]):
+                mean, scale = outputs[place][at, [i, len(coded) + i]].tolist()
                 row = self.logistic[min(max(scale + 32, 0), 63)].tolist()
                 found.append(Code((y, x, channel), mean, row))
         return found

@@ -36,7 +36,7 @@ def test_the_golden_files_are_there_and_small():
 
 
 def test_the_golden_files_of_the_tiny_model_are_there_and_small():
-    """Four files of a model of their own, less than 200 kB with it and their pictures."""
+    """Four files of a model of their own, less than 250 kB with it and their pictures."""
     headers = [container.read_header(path) for path in TINY]
     assert [(header.mode, header.regions) for header in headers] == [
         ("LA", False),
@@ -45,7 +45,7 @@ def test_the_golden_files_of_the_tiny_model_are_there_and_small():
         ("RGB", False),
     ]
     assert {header.model_id for header in headers} == {weights.find(FOLDER / "tiny" / "tiny.safetensors").id}
-    assert sum(path.stat().st_size for path in (FOLDER / "tiny").iterdir()) < 200_000
+    assert sum(path.stat().st_size for path in (FOLDER / "tiny").iterdir()) < 250_000
 
 
 @pytest.mark.parametrize("path", BOTH)

@@ -9,6 +9,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from pillow_cwic.successive.context import log_scale, logistic_bits
 from pillow_cwic.successive.ladder import Ladder, table_size
 from pillow_cwic.successive.scale import EXCHANGE, SCALES, TABLE_BITS
 from pillow_cwic.training.joint import JointCodec
-from pillow_cwic.training.quantize import logistic_table
+from pillow_cwic.training.quantize import logistic_table, quantize
 
 CPU = torch.device("cpu")
 CONFIG = tiny_model.CONFIG
@@ -66,12 +67,14 @@ def data(pixels: np.ndarray, path: Path) -> bytes:
     return pillow_cwic.encode(pixels, quality=0.5, model=path)
 
 
-def random_codes(height: int, width: int, spread: float) -> tuple[torch.Tensor, torch.Tensor]:
+def random_codes(
+    height: int, width: int, spread: float, config: ModelConfig = CONFIG
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes int16 [h,w,n] that the levels [h,w] allow; the first channels spread most, and a few escape."""
     generator = torch.Generator().manual_seed(height * 1000 + width)
-    level = torch.randint(0, CONFIG.levels, (height, width), generator=generator)
-    exists = torch.arange(CONFIG.planes) < torch.tensor(CONFIG.kept_planes)[level][..., None]
-    codes = torch.randn(height, width, CONFIG.planes, generator=generator) * torch.linspace(spread, 0.3, CONFIG.planes)
+    level = torch.randint(0, config.levels, (height, width), generator=generator)
+    exists = torch.arange(config.planes) < torch.tensor(config.kept_planes)[level][..., None]
+    codes = torch.randn(height, width, config.planes, generator=generator) * torch.linspace(spread, 0.3, config.planes)
     codes[0, 0] = 4095
     return code_integers(codes) * exists, level.to(torch.uint8)
 
@@ -164,15 +167,20 @@ def test_every_code_comes_back_whatever_was_predicted(ladder):
 
 
 def test_every_code_is_visited_once_and_each_step_spreads_over_the_cell():
-    """At every place each channel has one step; in every step the four places of a cell code the four quarters."""
-    steps = order.steps(8)  # [channel,place]
-    for place in range(4):
-        assert sorted(steps[:4, place].tolist()) == [0, 1, 2, 3]
-    assert torch.equal(steps[:4], steps[4:])
-    for step in range(4):
-        assert sorted(order.quarter(step).tolist()) == [0, 1, 2, 3]
+    """At every place each channel has one step; in every step the four places of a cell code the four quarters.
+
+    Steps code 1, 1, 2, 2, 2, 4 and 4 of 16 channels, and the first ones other parts of a quarter at each place.
+    """
+    steps = order.steps(32)  # [channel,place]
+    assert torch.equal(steps[:16], steps[16:])
+    for step, count in enumerate((1, 1, 2, 2, 2, 4, 4)):
+        channels = order.channels(step, 16)  # [place,count]
+        assert channels.shape == (4, count)
+        assert sorted((channels % 4).unique(dim=1)[:, 0].tolist()) == [0, 1, 2, 3]
         for place in range(4):
-            assert steps[order.quarter(step)[place], place] == step
+            assert (steps[:16, place] == step).nonzero()[:, 0].tolist() == channels[place].tolist()
+        assert torch.equal(order.channels(step, 32), torch.cat([channels, channels + 16], 1))
+    assert (order.channels(0, 16) // 4).flatten().tolist() == [0, 3, 2, 1]
 
 
 def test_a_prediction_sees_only_earlier_steps():
@@ -183,11 +191,11 @@ def test_a_prediction_sees_only_earlier_steps():
     when = order.steps(CONFIG.planes)[:, order.cell(6, 7)]
     with torch.no_grad():
         mean, log_s = joint.planes(v, q, torch.tensor([3]))
-        for step in range(4):
+        for step in range(7):
             again = joint.planes(torch.where(when == step, v - 2, v), q, torch.tensor([3]))
             for before, after in zip((mean, log_s), again, strict=True):
                 torch.testing.assert_close(before[0][when <= step], after[0][when <= step], atol=1e-6, rtol=0)
-            assert step == 3 or float((mean - again[0])[0][when > step].abs().max()) > 0.01
+            assert step == 6 or float((mean - again[0])[0][when > step].abs().max()) > 0.01
 
 
 # Exact integers
@@ -207,21 +215,32 @@ def test_codes_survive_real_bytes(loaded, shape):
         loaded.entropy.decode(stream + bytes(8), shape, 5)
 
 
-@pytest.mark.parametrize("highest", range(CONFIG.levels))
-def test_codes_survive_where_the_map_stays_low(loaded, highest):
+WIDE = replace(CONFIG, kept_planes=(0, 3, 16, 32))
+"""A model in which a tile may have no, half or all of its channels."""
+
+
+@pytest.fixture(scope="module")
+def wide() -> EntropyModel:
+    """The entropy model of such a model."""
+    joint = tiny_model.joint(config=WIDE)
+    return EntropyModel(quantize(joint.planes, joint.maps, WIDE.ladder), WIDE, torch.float32)
+
+
+@pytest.mark.parametrize("highest", range(WIDE.levels))
+def test_codes_survive_where_the_map_stays_low(wide, highest):
     """Levels up to any `highest`, 0 included, and the codes that they allow come back from the stream."""
-    codes, level = random_codes(9, 7, 6.0)
+    codes, level = random_codes(9, 7, 6.0, WIDE)
     level = level.clamp(max=highest)
-    codes *= torch.arange(CONFIG.planes) < torch.tensor(CONFIG.kept_planes)[level.long()][..., None]
-    found, levels = loaded.entropy.decode(loaded.entropy.encode(codes, level, 5), (9, 7), 5)
+    codes *= torch.arange(WIDE.planes) < torch.tensor(WIDE.kept_planes)[level.long()][..., None]
+    found, levels = wide.decode(wide.encode(codes, level, 5), (9, 7), 5)
     assert torch.equal(found, codes)
     assert torch.equal(levels, level)
 
 
-@pytest.mark.parametrize("channels", [0, 4, CONFIG.planes])
-def test_channels_that_no_position_keeps_change_no_prediction(loaded, channels):
+@pytest.mark.parametrize("channels", [0, 16, 32])
+def test_channels_that_no_position_keeps_change_no_prediction(wide, channels):
     """A step computed on the channels that a tile has predicts, for them, what all channels would."""
-    step, n = loaded.entropy.planes.steps[2], CONFIG.planes
+    step, n = wide.planes.steps[2], WIDE.planes
     fixed, place = step.hidden.weight.shape[0] - 2 * n, order.cell(5, 4).reshape(-1)
     x = torch.randint(0, 60, (20, fixed + 2 * n), generator=torch.Generator().manual_seed(channels)).float()
     seen = torch.arange(n) < channels
@@ -230,7 +249,8 @@ def test_channels_that_no_position_keeps_change_no_prediction(loaded, channels):
     part = step.of(channels)
     narrow = torch.cat([x[:, :fixed], x[:, fixed:][:, seen.repeat(2)]], 1)
     for a, b in zip(whole, part.distributions(part.features(narrow, (5, 4), 3), place), strict=True):
-        assert torch.equal(a[:, : channels // 4], b)
+        assert b.shape == (20, channels // 8)
+        assert torch.equal(a[:, : channels // 8], b)
 
 
 class Hashing(RangeWriter):
@@ -332,7 +352,7 @@ def test_damaged_streams_end_in_codes_or_in_a_named_error(loaded):
 def test_sums_that_could_leave_exact_arithmetic_are_refused(loaded):
     """Every layer's bound is proven, those of depthwise layers too, and the message names the layer."""
     bounds = loaded.entropy.bounds
-    assert len(bounds) == 4 + 2 + 4 * (5 + 4)  # of the map, of the map as context, of four steps
+    assert len(bounds) == 4 + 2 + 7 * (5 + 4)  # of the map, of the map as context, of seven steps
     assert max(bounds.values()) < 0.2 * 2**24
     for name in ("planes.2.depth1", "planes.3.out1"):
         tensors = dict(loaded._tensors)
@@ -361,10 +381,20 @@ def test_the_configuration_survives_json():
         assert ModelConfig.from_dict(json.loads(config.to_json())) == config
     with pytest.raises(ValueError, match="unknown model configuration field"):
         ModelConfig.from_dict({"wavelet": 1})
-    with pytest.raises(ValueError, match="multiple of 4, found 18"):
+    with pytest.raises(ValueError, match="multiple of 16, found 18"):
         ModelConfig(kept_planes=(0, 18))
     with pytest.raises(ValueError, match="decoder_blocks must be three whole numbers"):
         ModelConfig.from_dict({"decoder_blocks": [1, 2]})
+
+
+def test_shares_of_the_similarities_are_linear_between_their_points():
+    """At equal distances over the quality index; one index and many, as a tensor, get the same."""
+    config = replace(CONFIG, quality_count=64, ms_ssim_weight=(0.0, 0.0, 0.3, 0.2), ssim_weight=(0.1, 0.1, 0.1, 0.4))
+    indices = [0.0, 14.0, 21.0, 35.0, 42.0, 49.0, 63.0]
+    expected = [(0, 0.1), (0, 0.1), (0, 0.1), (0.2, 0.1), (0.3, 0.1), (0.8 / 3, 0.2), (0.2, 0.4)]
+    assert [config.similarity_weights(index) for index in indices] == [pytest.approx(pair) for pair in expected]
+    both = torch.stack(config.similarity_weights(torch.tensor(indices)), 1)
+    assert both.flatten().tolist() == pytest.approx([share for pair in expected for share in pair], abs=1e-6)
 
 
 def multiplications(network: torch.nn.Module, *inputs: torch.Tensor) -> int:

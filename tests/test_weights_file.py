@@ -146,15 +146,15 @@ MISSHAPEN = {
     ),
     "plane_width": (
         cut("entropy.planes.3.out3.weight", 1),
-        "entropy.planes.3.out3.weight is torch.int16 [24, 7], expected torch.int16 [24, 8]",
+        "entropy.planes.3.out3.weight is torch.int16 [24, 3], expected torch.int16 [24, 4]",
     ),
     "plane_inputs": (
         cut("entropy.planes.1.hidden.weight", 0),
         "entropy.planes.1.hidden.weight is torch.int16 [47, 24], expected torch.int16 [48, 24]",
     ),
     "last_step_missing": (
-        drop("entropy.planes.3.hidden.weight"),
-        "weights file has no tensor entropy.planes.3.hidden.weight, expected torch.int16 [48, 24]",
+        drop("entropy.planes.6.hidden.weight"),
+        "weights file has no tensor entropy.planes.6.hidden.weight, expected torch.int16 [48, 24]",
     ),
     "weight_wider": (
         cast("entropy.maps.conv2.weight", torch.int32),
@@ -237,10 +237,11 @@ CONFIGURED = {
     "half_a_channel": ({"map_channels": 6.5}, "map_channels must be a whole number from 1 up, found 6.5"),
     "no_width": ({"context_features": 0}, "context_features must be a whole number from 1 up, found 0"),
     "blocks_below_none": ({"decoder_blocks": [1, -1, 1]}, "decoder_blocks must be three whole numbers from 0 up"),
-    "planes_off_the_quarters": ({"kept_planes": [0, 18]}, "the last of kept_planes must be a multiple of 4, found 18"),
+    "planes_off_the_parts": ({"kept_planes": [0, 20]}, "the last of kept_planes must be a multiple of 16, found 20"),
     "three_levels": ({"kept_planes": [0, 2, 16]}, "kept_planes must be a strictly increasing list of 2, 4, 8 or 16"),
     "half_a_plane": ({"kept_planes": [0, 15.5]}, "kept_planes must be whole numbers, found (0, 15.5)"),
-    "one_share": ({"ssim_weight": [0.5]}, "ms_ssim_weight and ssim_weight must be two numbers each, found"),
+    "one_share": ({"ssim_weight": [0.5]}, "ms_ssim_weight and ssim_weight must be equally many numbers, 2 or more"),
+    "a_word_as_share": ({"ssim_weight": [0, "0.5"]}, "ms_ssim_weight and ssim_weight must be numbers, found"),
     "shares_above_1": (
         {"ssim_weight": [0, 0.6], "ms_ssim_weight": [0, 0.5]},
         "ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, found ((0, 0.5), (0, 0.6))",

@@ -17,7 +17,7 @@ from pillow_cwic.training.joint import JointCodec
 
 SCRIPT = Path(__file__).parents[1] / "training" / "widen.py"
 NARROW = recipes.load("smoke").model
-WIDE = replace(NARROW, kept_planes=(0, 4, 12, 40))
+WIDE = replace(NARROW, kept_planes=(0, 4, 12, 48))
 
 
 def test_a_wider_model_decodes_the_same_and_learns_from_there(tmp_path: Path) -> None:
@@ -31,20 +31,20 @@ def test_a_wider_model_decodes_the_same_and_learns_from_there(tmp_path: Path) ->
     narrow.load_state_dict({name: tensor.half().float() for name, tensor in narrow.state_dict().items()})
     save_file({name: tensor.half() for name, tensor in narrow.state_dict().items()}, tmp_path / "narrow.safetensors")
     text = recipes.locate("smoke").read_text()
-    (tmp_path / "wide.toml").write_text(text.replace("[0, 4, 12, 24]", "[0, 4, 12, 40]"))
+    (tmp_path / "wide.toml").write_text(text.replace("[0, 4, 12, 32]", "[0, 4, 12, 48]"))
     command = [sys.executable, SCRIPT, "narrow.safetensors", "wide.toml", "wide.safetensors", "--data", "photos"]
     printed = subprocess.run(
         [*command, "--blocks", "3000"], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout
     before, after = (float(value) for value in re.findall(r"\d+\.\d+", printed))  # mean squared errors
     wide.load_state_dict({name: tensor.float() for name, tensor in load_file(tmp_path / "wide.safetensors").items()})
-    codes = torch.randint(-4, 5, (1, 24, 6, 5)).float()
+    codes = torch.randint(-4, 5, (1, 32, 6, 5)).float()
     more = torch.cat([codes, torch.zeros(1, 16, 6, 5)], 1)
     index, level = torch.tensor([5]), torch.full((1, 1, 6, 5), 3.0)
     with torch.no_grad():
         torch.testing.assert_close(wide.decoder(more, index), narrow.decoder(codes, index), rtol=1e-3, atol=1e-3)
         old, new = narrow.planes(codes, level, index), wide.planes(more, level, index)
     for a, b in zip(old, new, strict=True):
-        torch.testing.assert_close(a, b[:, :24], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(a, b[:, :32], rtol=1e-3, atol=1e-3)
         assert bool(b.isfinite().all())
     assert after < 0.9 * before

@@ -58,14 +58,13 @@ def embedded(narrow: JointCodec, wide: JointCodec) -> dict[str, Tensor]:
     """The narrower model's weights at their places in the wider one, and 0 for the new channels."""
     n, m = narrow.config.planes, wide.config.planes
     old, rest = narrow.state_dict(), wide.state_dict()
-    quarters = torch.arange(2 * m).view(4, 2, m // 4)[:, :, : n // 4].flatten()  # outputs, quarter by quarter
-    both = torch.cat([torch.arange(n), torch.arange(n) + m])  # inputs: the codes, then their multiples of COARSE
+    both = torch.cat([torch.arange(n), torch.arange(n) + m])  # codes and multiples of COARSE; means and scales
     for name, tensor in rest.items():
         source = old[name]
         if source.shape == tensor.shape:
             tensor.copy_(source)
             continue
-        index = quarters if ".out." in name else both if ".known." in name else torch.arange(n)
+        index = both if ".out." in name or ".known." in name else torch.arange(n)
         axis = next(k for k in range(tensor.dim()) if tensor.shape[k] != source.shape[k])
         tensor.zero_().index_copy_(axis, index, source)
     return rest
@@ -114,14 +113,10 @@ def fit(narrow: JointCodec, wide: JointCodec, blocks: Tensor, errors: Tensor) ->
 
 def start_scales(out: torch.nn.Conv2d, source: torch.nn.Conv2d, spreads: Tensor, own: Tensor) -> None:
     """New channels' scales as the last four's, by how much wider or narrower they spread; their means stay 0."""
-    new, first = out.weight.shape[0] // 8, source.weight.shape[0] // 8  # channels of a quarter
-    weight, bias = out.weight.view(4, 2, new, -1), out.bias.view(4, 2, new)  # type: ignore[union-attr]
-    before, offset = source.weight.view(4, 2, first, -1), source.bias.view(4, 2, first)  # type: ignore[union-attr]
-    shift = (
-        spreads.view(-1, 4) / own
-    ).log().t().float() * OUTPUTS_PER_LOG  # [4,new-first]: channel c is of quarter c % 4
-    weight[:, 1, first:] = before[:, 1, -1:]
-    bias[:, 1, first:] = offset[:, 1, -1:] + shift
+    new, groups = len(spreads), len(spreads) // 4
+    out.weight[-new:] = source.weight[-4:].repeat(groups, 1, 1, 1)
+    out.bias[-new:] = source.bias[-4:].repeat(groups)  # type: ignore[index]
+    out.bias[-new:] += (spreads / own.repeat(groups)).log().float() * OUTPUTS_PER_LOG  # type: ignore[index]
 
 
 if __name__ == "__main__":

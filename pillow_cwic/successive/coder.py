@@ -66,11 +66,11 @@ class DepthwiseLayer:
 
 
 class _Step:
-    """The layers of one quadtree step."""
+    """The layers of one step."""
 
     def __init__(self, weights: IntegerWeights, config: ModelConfig, step: int) -> None:
         width, name = config.context_features, f"planes.{step}"
-        self.step = step
+        self.step, self.planes = step, config.planes
         limits = [ONE] * (config.levels + 4) + [CEILING] * config.map_features
         limits += [SEEN * CODE_UNIT] * (2 * config.planes if step else 0)  # the first step knows no codes
         self.hidden = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))
@@ -78,19 +78,21 @@ class _Step:
         self.mid1 = weights.layer(f"{name}.mid1", [CEILING] * width, width)
         self.depth2 = DepthwiseLayer(weights, f"{name}.depth2", width)
         self.mid2 = weights.layer(f"{name}.mid2", [CEILING] * width, width)
-        self.out = [_output(weights, f"{name}.out{quarter}", width, config.planes // 2) for quarter in range(4)]
+        outputs = 2 * order.channels(step, config.planes).shape[1]
+        self.out = [_output(weights, f"{name}.out{place}", width, outputs) for place in range(4)]
 
     def of(self, channels: int) -> Self:
-        """The step for a tile in which no position keeps more than the first `channels`, a multiple of 4."""
-        planes, fixed = 2 * self.out[0].weight.shape[1], self.hidden.weight.shape[0]
+        """The step for a tile in which no position keeps more than the first `channels`, a multiple of 16."""
+        fixed, planes = self.hidden.weight.shape[0], self.planes
         if channels == planes:
             return self
         step, first = copy.copy(self), torch.arange(channels)
         if self.step:
             fixed -= 2 * planes
             step.hidden = self.hidden.part(rows=torch.cat([torch.arange(fixed), fixed + first, fixed + planes + first]))
-        quarter = torch.arange(channels // 4)
-        step.out = [out.part(columns=torch.cat([quarter, planes // 4 + quarter])) for out in self.out]
+        coded, all_coded = (order.channels(self.step, count).shape[1] for count in (channels, planes))
+        columns = torch.cat([torch.arange(coded), all_coded + torch.arange(coded)])
+        step.out = [out.part(columns=columns) for out in self.out]
         return step
 
     def features(self, x: Tensor, shape: tuple[int, int], quality_index: int) -> Tensor:
@@ -100,31 +102,31 @@ class _Step:
         return self.mid2(self.depth2(h, shape))
 
     def distributions(self, features: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [h*w,width] -> means in sixteenths and scale indices of this step, int64 [h*w,channels/4]."""
+        """Features [h*w,width] -> means in sixteenths and scale indices of this step, int64 [h*w,m]."""
         out = torch.empty(len(features), self.out[0].weight.shape[1], dtype=torch.int64)
-        for cell, quarter in enumerate(order.quarter(self.step).tolist()):
+        for cell, layer in enumerate(self.out):
             at = (place == cell).nonzero()[:, 0]
-            out[at] = self.out[quarter](features[at]).long()
+            out[at] = layer(features[at]).long()
         mean, scale = out.chunk(2, 1)
         return mean, (scale + SCALES // 2).clamp(0, SCALES - 1)
 
 
 def _output(weights: IntegerWeights, name: str, width: int, outputs: int) -> Layer:
-    """A layer to means and scale indices of one quarter: wider than a logit's range, in the same unit."""
+    """A layer to means and scale indices at one place in the cell: wider than a logit's range, in the same unit."""
     layer = weights.layer(name, [CEILING] * width, outputs, TO_LOGIT)
     layer.low, layer.high = -(MEAN_MAX << OUTPUT_BITS), MEAN_MAX << OUTPUT_BITS
     return layer
 
 
 class CodeCoder:
-    """The integer codes of a tile, in four quadtree steps."""
+    """The integer codes of a tile, in the steps of `order`."""
 
     def __init__(self, weights: IntegerWeights, config: ModelConfig) -> None:
         self.config, self.dtype = config, weights.dtype
         side = config.map_features
         self.map_in = weights.layer("planes.map_in", [config.levels // 2 * LEVEL_UNIT, ONE] * 25, side)
         self.map_mid = weights.layer("planes.map_mid", [CEILING] * (9 * side), side)
-        self.steps = [_Step(weights, config, step) for step in range(order.STEPS)]
+        self.steps = [_Step(weights, config, step) for step in range(len(order.STEPS))]
         shape, half = (SCALES, table_size(config.ladder)), 1 << (TABLE_BITS - 1)
         self.ladder = Ladder(weights.table("logistic", torch.int32, shape, (0, half)).numpy(), config.ladder)
 
@@ -163,20 +165,20 @@ class CodeCoder:
         return means.view(codes.shape), scales.view(codes.shape)
 
     def _steps(self, level: Tensor, quality_index: int, out: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The four steps: which codes exist, as indices [m] into out [h*w*n], their means and scale indices [m].
+        """Step by step: which codes exist, as indices [m] into out [h*w*n], their means and scale indices [m].
 
         The caller fills these codes into out [h*w,n], zeros at first, before it asks for the next step.
         """
         height, width = level.shape
         place = order.cell(height, width).reshape(-1)  # [h*w]
         kept = torch.tensor(self.config.kept_planes)[level.reshape(-1), None]  # [h*w,1]
-        channels = -(-int(kept.max()) // 4) * 4  # beyond these there is nothing to predict and nothing to see
+        channels = -(-int(kept.max()) // 16) * 16  # beyond these there is nothing to predict and nothing to see
         inputs, fixed = self._inputs(level, place, channels)
         for k, layers in enumerate(step.of(channels) for step in self.steps):
             if k:
                 inputs[:, fixed:] = self._context(out[:, :channels])
             features = layers.features(inputs if k else inputs[:, :fixed], (height, width), quality_index)
-            channel = order.quarter(k)[place, None] + 4 * torch.arange(channels // 4)  # [h*w,channels/4]
+            channel = order.channels(k, channels)[place]  # [h*w,m]
             exists = (channel < kept).reshape(-1).nonzero()[:, 0]  # [m]
             at = (channel + self.config.planes * torch.arange(len(channel))[:, None]).reshape(-1)[exists]  # in [h*w*n]
             mean, scale = layers.distributions(features, place)

@@ -60,7 +60,7 @@ def context_input(codes: Tensor) -> Tensor:
 
 
 class StepNetwork(nn.Module):
-    """One quadtree step: what is known at all positions -> mean and scale outputs of every channel."""
+    """One step: what is known at all positions -> mean and scale outputs of every channel."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class StepNetwork(nn.Module):
         self.mid1 = nn.Conv2d(width, width, 1)
         self.depth2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
         self.mid2 = nn.Conv2d(width, width, 1)
-        self.out = nn.Conv2d(width, 2 * n, 1)  # quarter by quarter: means, then scales
+        self.out = nn.Conv2d(width, 2 * n, 1)  # means, then scales
         self._init_weights()
 
     def _init_weights(self) -> None:
@@ -103,7 +103,7 @@ class StepNetwork(nn.Module):
 
 
 class ContextNetwork(nn.Module):
-    """Mean and log-scale of every code in four steps, each from the codes of the steps before."""
+    """Mean and log-scale of every code in the steps of `order`, each from the codes of the steps before."""
 
     steps: Tensor
 
@@ -113,7 +113,7 @@ class ContextNetwork(nn.Module):
         self.levels = config.levels
         self.map_in = nn.Conv2d(2, side, 5, padding=2)
         self.map_mid = nn.Conv2d(side, side, 3, padding=1)
-        self.step = nn.ModuleList([StepNetwork(config) for _ in range(order.STEPS)])
+        self.step = nn.ModuleList([StepNetwork(config) for _ in order.STEPS])
         self.register_buffer("steps", order.steps(n), persistent=False)  # [n,place]
 
     def forward(
@@ -130,8 +130,8 @@ class ContextNetwork(nn.Module):
             out = network(
                 x * (when < k).to(dtype).repeat(2, 1, 1), maps, level[:, 0].long(), place, quality_index
             ).float()
-            out = out.unflatten(1, (4, 2, -1)).permute(2, 0, 3, 1, 4, 5).flatten(2, 3)  # [2,B,n,h,w], channels in order
+            means, scales = out.chunk(2, 1)  # [B,n,h,w] each
             now = when == k
-            mean = torch.where(now, out[0].clamp(-MEAN_MAX, MEAN_MAX), mean)
-            log_s = torch.where(now, log_scale(out[1]), log_s)
+            mean = torch.where(now, means.clamp(-MEAN_MAX, MEAN_MAX), mean)
+            log_s = torch.where(now, log_scale(scales), log_s)
         return mean, log_s

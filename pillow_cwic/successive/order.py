@@ -1,17 +1,23 @@
-"""The order in which the codes are visited: four quadtree steps.
+"""The order in which the codes are visited: seven steps through 2x2 cells.
 
-Positions fall into 2x2 cells, channels into quarters (channel % 4). In every step each position of a cell codes another
-quarter, so that each step sees a quarter more of every neighbourhood. Known to the float network and to the integer
-one; no tensors of weights here.
+Positions fall into 2x2 cells, channels into quarters (channel % 4). In every *turn* each position of a cell codes
+another quarter, so that each turn sees a quarter more of every neighbourhood. The first two turns, which see least, are
+made in several steps of a few channels each. Known to the float network and to the integer one; no tensors of weights
+here.
 """
 
 import torch
 from torch import Tensor
 
-STEPS = 4
+QUARTERS = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))
+"""QUARTERS[turn][place]: the quarter that a place in the cell, row-major, codes in a turn."""
 
-CELL_OF_QUARTER = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))
-"""CELL_OF_QUARTER[step][quarter]: the place in the cell, row-major, that codes this quarter in this step."""
+PARTS = 4
+"""Parts of a quarter: (channel // 4 + place) % PARTS. They change with the place, as the first channels cost most: few
+positions should code them while nothing is known."""
+
+STEPS = ((0, (0,)), (0, (1,)), (0, (2, 3)), (1, (0, 1)), (1, (2, 3)), (2, (0, 1, 2, 3)), (3, (0, 1, 2, 3)))
+"""Turn and parts of every step. What is known of a neighbourhood before it: 0, 1/16, 1/8, 1/4, 3/8, 1/2, 3/4."""
 
 
 def cell(height: int, width: int, device: torch.device | None = None) -> Tensor:
@@ -20,13 +26,17 @@ def cell(height: int, width: int, device: torch.device | None = None) -> Tensor:
     return rows[:, None] % 2 * 2 + cols[None] % 2
 
 
-def quarter(step: int) -> Tensor:
-    """The quarter 0..3 that each place in the cell codes in a step, int64 [4]."""
-    return torch.tensor(CELL_OF_QUARTER[step]).argsort()
+def channels(step: int, count: int) -> Tensor:
+    """Which of `count` channels, a multiple of 16, each place in the cell codes in a step, int64 [4,m], ascending."""
+    turn, parts = STEPS[step]
+    place, number = torch.arange(4)[:, None], torch.arange(count // 4)  # a channel's number in its quarter
+    coded = torch.isin((number + place) % PARTS, torch.tensor(parts))  # [4,count/4]
+    return torch.tensor(QUARTERS[turn])[:, None] + 4 * coded.nonzero()[:, 1].view(4, -1)
 
 
-def steps(channels: int) -> Tensor:
-    """The step that codes each channel at each place in the cell, int64 [channels,4]."""
-    table = torch.stack([quarter(step) for step in range(STEPS)])  # [step,place] -> quarter
-    of_quarter = (table[:, None] == torch.arange(4)[None, :, None]).int().argmax(0)  # [quarter,place] -> step
-    return of_quarter[torch.arange(channels) % 4]
+def steps(count: int) -> Tensor:
+    """The step that codes each of `count` channels at each place in the cell, int64 [count,4]."""
+    out = torch.empty(4, count, dtype=torch.int64)
+    for step in range(len(STEPS)):
+        out.scatter_(1, channels(step, count), step)
+    return out.t()

@@ -82,9 +82,7 @@ def _start_step(network: StepNetwork, log_s: Tensor) -> None:
         layer.weight[0, 0] = 1
     middle = (log_s - FIRST_LOG_SCALE) * OUTPUTS_PER_LOG - SCALES / 2 / (1 << OUTPUT_BITS)
     slope = GAIN_SLOPE * OUTPUTS_PER_LOG
-    bias, weight = torch.zeros(4, 2, n // 4), torch.zeros(4, 2, n // 4)  # quarter by quarter: means, then scales
-    bias[:, 1] = (middle - slope * CENTRE).view(n // 4, 4).t()
-    weight[:, 1] = slope
     network.out.weight.zero_()
-    network.out.weight[:, 0, 0, 0] = weight.flatten()
-    network.out.bias.copy_(bias.flatten())  # type: ignore[union-attr]
+    network.out.weight[n:, 0, 0, 0] = slope  # of the scales
+    network.out.bias.zero_()  # type: ignore[union-attr]
+    network.out.bias[n:] = middle - slope * CENTRE  # type: ignore[index]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..entropy_networks import MapNetwork
 from ..integer_layer import ACTIVATION_BITS, LOGIT_BITS, LOGIT_MAX, WEIGHT_BITS
+from ..successive import order
 from ..successive.context import ContextNetwork, StepNetwork
 from ..successive.ladder import UNIT, table_size
 from ..successive.scale import FIRST_LOG_SCALE, LAST_LOG_SCALE, SCALES, TABLE_BITS
@@ -86,7 +87,7 @@ def logistic_table(ladder: int) -> Tensor:
 
 
 def quantize_step(net: StepNetwork, step: int) -> dict[str, Tensor]:
-    """Integer tensors of one quadtree step; the first knows no codes."""
+    """Integer tensors of one step; the first knows no codes."""
     name = f"planes.{step}"
     parts = [net.level.weight, net.cell.weight, net.map_out.weight[:, :, 0, 0].t()]
     parts += [net.known.weight[:, :, 0, 0].t()] if step else []
@@ -97,9 +98,10 @@ def quantize_step(net: StepNetwork, step: int) -> dict[str, Tensor]:
     for which in ("mid1", "mid2"):
         conv = getattr(net, which)
         out |= layer(f"{name}.{which}", rows(conv.weight), conv.bias)
-    weights, biases = rows(net.out.weight).chunk(4, 1), net.out.bias.chunk(4)  # type: ignore[union-attr]
-    for quarter, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        out |= layer(f"{name}.out{quarter}", weight, bias)
+    weight, bias, n = rows(net.out.weight), net.out.bias, net.out.out_channels // 2
+    for place, channels in enumerate(order.channels(step, n)):
+        columns = torch.cat([channels, n + channels])  # means and scales
+        out |= layer(f"{name}.out{place}", weight[:, columns], bias[columns])  # type: ignore[index]
     return out
 
 

@@ -102,8 +102,8 @@ class Soap(torch.optim.Optimizer):
         state["momentum"].lerp_(inside, 1 - BETA)
         state["square"].lerp_(inside * inside, 1 - BETA)
         step = state["momentum"] / correction / ((state["square"] / correction).sqrt() + group["eps"])
-        # With one decay for both, the root of the squares is never below the momentum. But a turn moves the momentum and
-        # not the squares: where there was next to no gradient, as of dead units, steps of thousands came of that.
+        # With one decay for both, the root of the squares is never below the momentum. But a turn moves the momentum
+        # and not the squares: where there was next to no gradient, as of dead units, steps of thousands came of that.
         step.clamp_(-1, 1)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.sub_(turned_back(step, bases).view_as(weight) * group["lr"])
