@@ -21,7 +21,7 @@ def test_shipped_recipes_load(name: str) -> None:
 
 
 def test_base_is_the_default_configuration() -> None:
-    """base.toml has the default shape but for the context network, begins with the context network alone and ends on chosen codes."""
+    """base.toml has the default shape but a narrower context network; it begins with that, ends on chosen codes."""
     recipe = recipes.load("base")
     assert recipe.model == ModelConfig(
         context_features=192, lambda_max=0.2, ms_ssim_weight=(0.05, 0.3), ssim_weight=(0.1, 0.4)
