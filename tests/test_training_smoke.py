@@ -103,7 +103,7 @@ def test_pillow_uses_the_model_by_name(exported: Path, tmp_path: Path, monkeypat
     assert pillow_cwic.read_header(tmp_path / "x.cwic").model_id == weights.find("mine").id
     assert psnr(pixels, decoded) > 18
     assert psnr(pixels, np.full_like(pixels, pixels.mean().round())) < 15  # what a flat picture would reach
-    assert bits_per_pixel((tmp_path / "x.cwic").stat().st_size, 200, 200) < 0.5
+    assert bits_per_pixel((tmp_path / "x.cwic").stat().st_size, 200, 200) < 0.7
     weights.forget()
 
 
