@@ -145,7 +145,7 @@ class Tile:
         self.read: list[Code] = []  # in the order of the steps
         rows, columns = np.indices(self.level.shape)
         self.place = rows % 2 * 2 + columns % 2
-        for step in range(7):
+        for step in range(len(STEPS)):
             codes = self._predicted(step)
             if self.model.config["ladder"]:
                 self._climb(codes)

@@ -90,8 +90,8 @@ class _Step:
         if self.step:
             fixed -= 2 * planes
             step.hidden = self.hidden.part(rows=torch.cat([torch.arange(fixed), fixed + first, fixed + planes + first]))
-        coded, all_coded = (order.channels(self.step, count).shape[1] for count in (channels, planes))
-        columns = torch.cat([torch.arange(coded), all_coded + torch.arange(coded)])
+        outputs = torch.arange(self.out[0].weight.shape[1]).view(2, -1)  # means and scales
+        columns = outputs[:, : outputs.shape[1] * channels // planes].flatten()
         step.out = [out.part(columns=columns) for out in self.out]
         return step
 
