@@ -312,22 +312,27 @@ def environment() -> dict[str, str]:
 
 
 def test_two_processes_train_one_model(photos: Path, recipe: Path, tmp_path: Path) -> None:
-    """Under torchrun two processes share the pictures, save together, end with equal weights, and can resume.
+    """Under torchrun two processes share pictures and SOAP's work, save together, and end with equal weights.
 
-    They save about every step: a process that decided by its own clock would wait for the others for ever.
+    Cut in two, such a run ends with the bits of one that was not, though each process has only its share of the
+    optimizer's state. They save about every step: a process that decided by its own clock would wait for ever.
     """
     often = tmp_path / "often.toml"
-    often.write_text(recipe.read_text().replace("checkpoint_minutes = 1.0", "checkpoint_minutes = 1e-4"))
+    text = recipe.read_text().replace("checkpoint_minutes = 1.0", "checkpoint_minutes = 1e-4")
+    often.write_text(text.replace("[optimizer]", '[optimizer]\nname = "soap"'))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
     command = [*launch, "pillow_cwic.training", "train", str(often), "--data", str(photos), "--device", "cpu"]
-    command += ["--jobs", "1", "--quiet", "--out", str(tmp_path / "two"), "--steps", "8"]
-    for extra in (["--stop-after", "1e-9"], ["--resume"]):
-        done = subprocess.run([*command, *extra], env=environment(), capture_output=True, text=True, timeout=180)
+    command += ["--jobs", "1", "--quiet", "--steps", "8"]
+    for out, extra in (("cut", ["--stop-after", "1e-9"]), ("cut", ["--resume"]), ("whole", [])):
+        line = [*command, "--out", str(tmp_path / out), *extra]
+        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=180)
         assert done.returncode == 0, done.stderr
-    facts = json.loads((tmp_path / "two" / "run.json").read_text())
+    facts = json.loads((tmp_path / "cut" / "run.json").read_text())
     assert (facts["finished"], facts["steps"], facts["device"]) == (True, 8, "2 x 1 CPU threads")
-    steps = [line["step"] for line in read_log(tmp_path / "two") if line["event"] == "step"]
+    steps = [line["step"] for line in read_log(tmp_path / "cut") if line["event"] == "step"]
     assert steps == [2, 4, 6, 8]
+    cut, whole = (load_file(tmp_path / out / "weights.safetensors") for out in ("cut", "whole"))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in cut.items())
 
 
 @pytest.mark.gpu

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 from training_pictures import write_pieces
 
+import pillow_cwic
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.joint import JointCodec
 from pillow_cwic.training.setup import Options
@@ -125,6 +129,46 @@ def test_a_run_learns_and_resumes_bit_for_bit(tmp_path: Path) -> None:
             train(Options(**vars(options) | {"stop_after": limit, "resume": number > 0}))
         weights.append(load_file(tmp_path / out / "weights.safetensors"))
     assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+
+
+SHARED = """
+import torch
+import torch.distributed as dist
+from pillow_cwic.training.ranks import ALONE, Ranks
+from pillow_cwic.training.soap import TURN, Soap
+
+dist.init_process_group("gloo")
+ranks = Ranks(dist.get_rank(), dist.get_world_size())
+torch.manual_seed(0)
+shapes = [(48, 16, 3, 3), (32, 32, 1, 1), (16, 24, 3, 3), (16, 16, 1, 1)]
+ours, alone = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+rate = torch.tensor(0.01)
+both = [Soap(ours, rate, 1e-8, 0.1, ranks), Soap(alone, rate, 1e-8, 0.1, ALONE)]
+for _ in range(TURN + 2):
+    for a, b in zip(ours, alone):
+        a.grad = b.grad = torch.randn_like(a)
+    for optimizer in both:
+        optimizer.step()
+assert all(torch.equal(a, b) for a, b in zip(ours, alone))
+shares = ranks.gather(len(both[0].state))
+assert min(shares) > 0 and sum(shares) == len(shapes), shares
+whole, expected = both[0].state_dict()["state"], both[1].state_dict()["state"]
+assert whole.keys() == expected.keys()
+assert all(torch.equal(whole[key]["square"], expected[key]["square"]) for key in whole)
+both[0].load_state_dict(both[1].state_dict())
+assert len(both[0].state) == shares[ranks.rank]
+dist.destroy_process_group()
+"""
+
+
+def test_ranks_share_the_work_and_take_the_steps_of_one(tmp_path: Path) -> None:
+    """Two processes, each with a part of the weights, take the very steps of one, and give its whole state together."""
+    script = tmp_path / "shared.py"
+    script.write_text(SHARED)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(pillow_cwic.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
 
 
 def test_not_finite_changes_nothing() -> None:

@@ -34,6 +34,11 @@ def channels(step: int, count: int) -> Tensor:
     return torch.tensor(QUARTERS[turn])[:, None] + 4 * coded.nonzero()[:, 1].view(4, -1)
 
 
+def seen(step: int, count: int) -> Tensor:
+    """Which of `count` channels each place in the cell has coded before a step, int64 [4,s]."""
+    return torch.cat([torch.empty(4, 0, dtype=torch.int64), *(channels(k, count) for k in range(step))], 1)
+
+
 def steps(count: int) -> Tensor:
     """The step that codes each of `count` channels at each place in the cell, int64 [count,4]."""
     out = torch.empty(4, count, dtype=torch.int64)

@@ -26,9 +26,14 @@ from .step import Step
 INDEX = "checkpoint.json"
 
 
-def save(folder: Path, step: Step, progress: Progress, extra: dict[str, Any], part_bytes: int = 0) -> None:
-    """Write a checkpoint into `folder`, in parts of at most `part_bytes` (0: one file)."""
-    data = _pack(step, progress, extra)
+def save(
+    folder: Path, step: Step, optimizer: dict[str, Any], progress: Progress, extra: dict[str, Any], part_bytes: int = 0
+) -> None:
+    """Write a checkpoint into `folder`, in parts of at most `part_bytes` (0: one file).
+
+    optimizer: its state, from `step`; not asked for here, as every rank has a part of it and only the first one writes.
+    """
+    data = _pack(step, optimizer, progress, extra)
     size = part_bytes or len(data)
     parts = []
     for number, start in enumerate(range(0, len(data), size)):
@@ -118,10 +123,10 @@ def float_weights(module: torch.nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
 
 
-def _pack(step: Step, progress: Progress, extra: dict[str, Any]) -> bytes:
+def _pack(step: Step, optimizer: dict[str, Any], progress: Progress, extra: dict[str, Any]) -> bytes:
     state = io.BytesIO()
     content = {
-        "optimizer": step.optimizer.state_dict(),
+        "optimizer": optimizer,
         "sums": step.sums,
         "progress": asdict(progress),
         "extra": extra,

@@ -80,7 +80,7 @@ def set_up(options: Options, recipe: Recipe, ranks: Ranks, device: torch.device)
     progress = Progress()
     extra: dict[str, Any] = {}
     started = ""
-    step = Step(recipe, _NoSource(), device)
+    step = Step(recipe, _NoSource(), device, ranks)
     if options.resume:
         progress, extra = checkpoint.load(options.out, step)
     elif options.initial:

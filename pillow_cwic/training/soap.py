@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .ranks import ALONE, Ranks
+
 BETA = 0.95
 """Decay of the momentum, of the second moments, and of the modes' statistics, as in the paper."""
 
@@ -66,17 +68,49 @@ def first_basis(statistic: Tensor) -> Tensor:
     return torch.linalg.eigh(lifted)[1].flip(1).to(statistic.dtype).contiguous()
 
 
+def work(weight: Tensor) -> int:
+    """About how much a step of a weight costs: every element meets a basis of every mode."""
+    return weight.numel() * sum(modes(weight).shape)
+
+
+def dealt(costs: list[int], hands: int) -> list[int]:
+    """Which of `hands` takes each item, so that all have about the same sum: the largest first, to who has least."""
+    sums, taker = [0] * hands, [0] * len(costs)
+    for item in sorted(range(len(costs)), key=lambda item: -costs[item]):
+        taker[item] = sums.index(min(sums))
+        sums[taker[item]] += costs[item]
+    return taker
+
+
 class Soap(torch.optim.Optimizer):
     """Convolution weights; one learning rate tensor. A weight's first gradient only chooses its bases.
 
-    As with a fused optimizer, a step changes nothing where the attribute `found_inf` is 1. It asks the device for that
-    and counts in Python, so it cannot be captured in a CUDA graph.
+    Of several ranks, each takes the steps of its share of the weights and keeps their states; then they exchange the
+    weights. As with a fused optimizer, a step changes nothing where the attribute `found_inf` is 1. It asks the device
+    for that and counts in Python, so it cannot be captured in a CUDA graph.
     """
 
     found_inf: Tensor | None = None
 
-    def __init__(self, parameters: Iterable[Tensor], lr: Tensor, eps: float, weight_decay: float) -> None:
-        super().__init__(parameters, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: Tensor, eps: float, weight_decay: float, ranks: Ranks = ALONE
+    ) -> None:
+        weights = list(parameters)
+        super().__init__(weights, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
+        self.ranks = ranks
+        self.owner = dict(zip(weights, dealt([work(weight) for weight in weights], ranks.count), strict=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Of all weights: every rank must ask for it together."""
+        whole = super().state_dict()
+        whole["state"] = {key: state for part in self.ranks.gather(whole["state"]) for key, state in part.items()}
+        return whole
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the state of all weights, whatever the number of ranks it was made with, this rank's share."""
+        super().load_state_dict(state_dict)
+        for weight in [weight for weight in self.state if self.owner[weight] != self.ranks.rank]:
+            del self.state[weight]
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -84,9 +118,12 @@ class Soap(torch.optim.Optimizer):
         if self.found_inf is not None and bool(self.found_inf):
             return
         for group in self.param_groups:
-            for weight in group["params"]:
-                if weight.grad is not None:
+            learning = [weight for weight in group["params"] if weight.grad is not None]
+            for weight in learning:
+                if self.owner[weight] == self.ranks.rank:
                     self._step(weight, group)
+            for rank in range(self.ranks.count):
+                self.ranks.send([weight for weight in learning if self.owner[weight] == rank], rank)
 
     def _step(self, weight: Tensor, group: dict[str, Any]) -> None:
         gradient, state = modes(weight.grad), self.state[weight]  # type: ignore[arg-type]
@@ -127,11 +164,11 @@ class Soap(torch.optim.Optimizer):
 class SoapWithAdamW:
     """SOAP for a module's convolutions, AdamW for the rest, behind one optimizer's face."""
 
-    def __init__(self, module: nn.Module, lr: Tensor, **adamw: Any) -> None:
+    def __init__(self, module: nn.Module, lr: Tensor, ranks: Ranks = ALONE, **adamw: Any) -> None:
         chosen = preconditioned(module)
         known = {id(weight) for weight in chosen}
         rest = [parameter for parameter in module.parameters() if id(parameter) not in known]
-        self.soap = Soap(chosen, lr, adamw["eps"], adamw["weight_decay"])
+        self.soap = Soap(chosen, lr, adamw["eps"], adamw["weight_decay"], ranks)
         self.adamw = torch.optim.AdamW(rest, lr=lr, **adamw)
         self.found_inf: Tensor | None = None
 
@@ -153,7 +190,7 @@ class SoapWithAdamW:
         self.adamw.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Both states."""
+        """Both states; every rank must ask together."""
         return {"soap": self.soap.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .data import Source
 from .joint import JointCodec
 from .losses import Terms, importance_rate, rate_distortion
+from .ranks import ALONE, Ranks
 from .recipe import PARTS, OptimizerRecipe, Recipe, Stage
 from .soap import SoapWithAdamW
 
@@ -32,7 +33,9 @@ SUMS = ("loss", "plane_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "fini
 """What `Step.sums` adds up over the steps since it was last read."""
 
 
-def build_optimizer(joint: nn.Module, options: OptimizerRecipe, rate: Tensor) -> torch.optim.Optimizer | SoapWithAdamW:
+def build_optimizer(
+    joint: nn.Module, options: OptimizerRecipe, rate: Tensor, ranks: Ranks
+) -> torch.optim.Optimizer | SoapWithAdamW:
     """The recipe's optimizer; it skips a step where its `found_inf` is 1, without asking the device."""
     adamw: dict[str, Any] = {
         "betas": (options.beta1, options.beta2),
@@ -42,17 +45,18 @@ def build_optimizer(joint: nn.Module, options: OptimizerRecipe, rate: Tensor) ->
         "capturable": rate.device.type == "cuda",
     }
     if options.name == "soap":
-        return SoapWithAdamW(joint, rate, **adamw)
+        return SoapWithAdamW(joint, rate, ranks, **adamw)
     return torch.optim.AdamW(joint.parameters(), lr=rate, **adamw)
 
 
 class Step:
     """The networks under training, their optimizer and moving average, and the step itself."""
 
-    def __init__(self, recipe: Recipe, source: Source, device: torch.device) -> None:
+    def __init__(self, recipe: Recipe, source: Source, device: torch.device, ranks: Ranks = ALONE) -> None:
         self.recipe, self.source, self.device = recipe, source, device
         self.joint = JointCodec(recipe.model).to(device)
-        self.joint.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for network in (self.joint.encoder, self.joint.decoder):
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if device.type == "cuda" and recipe.cuda.entropy_bfloat16:
             self.joint.entropy_dtype = torch.bfloat16
         self.joint.rate_trains_encoder = recipe.loss.form == "rate-distortion"
@@ -60,7 +64,7 @@ class Step:
         self.average = copy.deepcopy(self.joint).eval().requires_grad_(False)
         self.rate = torch.tensor(0.0, device=device)  # learning rate
         self.taken = torch.tensor(0.0, device=device)  # steps so far
-        self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate)
+        self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate, ranks)
         self.linear: list[Tensor] = []
         if not self.joint.config.one_bit:  # signs have no such start
             self.linear = [*self.joint.encoder.shortcut.parameters(), *self.joint.decoder.shortcut.parameters()]

@@ -110,11 +110,12 @@ def validation_due(run: Run, before: float) -> bool:
 def save(run: Run) -> None:
     """Write a checkpoint (all ranks meet here; the first writes)."""
     states = run.ranks.gather(checkpoint.random_state(run.device))
+    optimizer = run.step.optimizer.state_dict()
     if run.ranks.first:
         budget = {"minutes": run.budget.minutes, "steps": run.budget.steps}
         extra = {"random": states, "budget": budget, "facts": run.facts}
         part_bytes = int(run.options.part_mib * 2**20)
-        checkpoint.save(run.options.out, run.step, run.progress, extra, part_bytes)
+        checkpoint.save(run.options.out, run.step, optimizer, run.progress, extra, part_bytes)
 
 
 def finish(run: Run, whole: list[tuple[str, torch.Tensor]]) -> None:
