@@ -159,22 +159,26 @@ def test_any_picture_can_be_refined(shape):
         assert np.array_equal(a[..., -1], b[..., -1])
 
 
-def test_max_bytes_holds_with_effort(pixels):
-    """The refined file fits, too, at the quality index that fits without effort or the one below."""
-    for limit in (1500, 2500, 4000):
-        indices = []
-        for effort in (0, 2):
-            data = pillow_cwic.encode(pixels, max_bytes=limit, effort=effort)
-            assert len(data) <= limit
-            indices.append(container.read_header(data).quality_index)
-        assert indices[0] - 1 <= indices[1] <= indices[0]
+@pytest.mark.parametrize("limit", [450, 800, 2500])
+def test_max_bytes_holds_with_effort(pixels, limit):
+    """The refined file fits, is a refined one also where effort makes files larger, and a better one would not fit."""
+    data = pillow_cwic.encode(pixels, max_bytes=limit, effort=4)
+    assert len(data) <= limit
+    index = container.read_header(data).quality_index
+    assert data == pillow_cwic.encode(pixels, quality=index / 63, effort=4)
+    assert len(pillow_cwic.encode(pixels, quality=(index + 2) / 63, effort=4)) > limit
 
 
-def test_bpp_with_effort_takes_the_same_quality(pixels):
-    """A rate target finds its quality without effort; the file it gives is that quality's refined one."""
-    index = container.read_header(pillow_cwic.encode(pixels, bpp=0.5)).quality_index
-    found = pillow_cwic.encode(pixels, bpp=0.5, effort=2)
-    assert found == pillow_cwic.encode(pixels, quality=index / 63, effort=2)
+@pytest.mark.parametrize("bpp", [0.12, 0.5])
+def test_bpp_is_met_with_effort(pixels, bpp):
+    """A rate target counts the refined file: at low rates effort adds more to it than a step of quality does."""
+    data, size = pillow_cwic.encode(pixels, bpp=bpp, effort=4), bpp * pixels.shape[0] * pixels.shape[1] / 8
+    index = container.read_header(data).quality_index
+    assert data == pillow_cwic.encode(pixels, quality=index / 63, effort=4)
+    for other in (index - 2, index + 2):
+        away = abs(len(pillow_cwic.encode(pixels, quality=other / 63, effort=4)) - size)
+        assert abs(len(data) - size) < away
+    assert abs(len(data) - size) < 0.05 * size
 
 
 @pytest.mark.parametrize("effort", [-1, 101, 1.5, True, "high", None])
