@@ -166,12 +166,20 @@ def test_every_code_comes_back_whatever_was_predicted(ladder):
 # The order
 
 
+def when_coded(count: int) -> torch.Tensor:
+    """The step that codes each of `count` channels at each place in the cell, int64 [count,4]."""
+    steps = torch.full((4, count), -1)
+    for step in range(len(order.STEPS)):
+        steps.scatter_(1, order.channels(step, count), step)
+    return steps.t()
+
+
 def test_every_code_is_visited_once_and_each_step_spreads_over_the_cell():
     """At every place each channel has one step; in every step the four places of a cell code the four quarters.
 
     Steps code 1, 1, 2, 2, 2, 4 and 4 of 16 channels, and the first ones other parts of a quarter at each place.
     """
-    steps = order.steps(32)  # [channel,place]
+    steps = when_coded(32)  # [channel,place]
     assert torch.equal(steps[:16], steps[16:])
     for step, count in enumerate((1, 1, 2, 2, 2, 4, 4)):
         channels = order.channels(step, 16)  # [place,count]
@@ -188,7 +196,7 @@ def test_a_prediction_sees_only_earlier_steps():
     joint = tiny_model.joint()
     codes, level = random_codes(6, 7, 3.0)
     v, q = codes.permute(2, 0, 1)[None].float(), level[None, None].float()
-    when = order.steps(CONFIG.planes)[:, order.cell(6, 7)]
+    when = when_coded(CONFIG.planes)[:, order.cell(6, 7)]
     with torch.no_grad():
         mean, log_s = joint.planes(v, q, torch.tensor([3]))
         for step in range(7):

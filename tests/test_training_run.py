@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from ranks_of_two import environment, torchrun
 from safetensors.torch import load_file, save_file
 from training_pictures import write_pieces
 
-import pillow_cwic
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.schedule import Progress
 from pillow_cwic.training.setup import Options
@@ -306,11 +306,6 @@ def test_average_follows_the_weights(taken: int, share: float) -> None:
     torch.testing.assert_close(step.average.encoder.stem.weight, old + share * (new - old), rtol=1e-6, atol=1e-7)
 
 
-def environment() -> dict[str, str]:
-    """For child processes: this checkout, one thread each."""
-    return {**os.environ, "PYTHONPATH": str(Path(pillow_cwic.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-
-
 def test_two_processes_train_one_model(photos: Path, recipe: Path, tmp_path: Path) -> None:
     """Under torchrun two processes share pictures and SOAP's work, save together, and end with equal weights.
 
@@ -320,13 +315,10 @@ def test_two_processes_train_one_model(photos: Path, recipe: Path, tmp_path: Pat
     often = tmp_path / "often.toml"
     text = recipe.read_text().replace("checkpoint_minutes = 1.0", "checkpoint_minutes = 1e-4")
     often.write_text(text.replace("[optimizer]", '[optimizer]\nname = "soap"'))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command = [*launch, "pillow_cwic.training", "train", str(often), "--data", str(photos), "--device", "cpu"]
+    command = ["-m", "pillow_cwic.training", "train", str(often), "--data", str(photos), "--device", "cpu"]
     command += ["--jobs", "1", "--quiet", "--steps", "8"]
     for out, extra in (("cut", ["--stop-after", "1e-9"]), ("cut", ["--resume"]), ("whole", [])):
-        line = [*command, "--out", str(tmp_path / out), *extra]
-        done = subprocess.run(line, env=environment(), capture_output=True, text=True, timeout=180)
-        assert done.returncode == 0, done.stderr
+        torchrun(*command, "--out", str(tmp_path / out), *extra)
     facts = json.loads((tmp_path / "cut" / "run.json").read_text())
     assert (facts["finished"], facts["steps"], facts["device"]) == (True, 8, "2 x 1 CPU threads")
     steps = [line["step"] for line in read_log(tmp_path / "cut") if line["event"] == "step"]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from ranks_of_two import torchrun
 from safetensors.torch import load_file
 from torch import nn
 from training_pictures import write_pieces
 
-import pillow_cwic
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.joint import JointCodec
 from pillow_cwic.training.setup import Options
@@ -165,10 +162,7 @@ def test_ranks_share_the_work_and_take_the_steps_of_one(tmp_path: Path) -> None:
     """Two processes, each with a part of the weights, take the very steps of one, and give its whole state together."""
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(pillow_cwic.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(launch, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr
+    torchrun(str(script))
 
 
 def test_not_finite_changes_nothing() -> None:

@@ -73,8 +73,8 @@ class _Step:
 
     def __init__(self, weights: IntegerWeights, config: ModelConfig, step: int) -> None:
         width, name = config.context_features, f"planes.{step}"
-        self.step, self.planes, self.fixed = step, config.planes, fixed_inputs(config)
         limits = [ONE] * (config.levels + 4) + [CEILING] * config.map_features
+        self.step, self.planes, self.fixed = step, config.planes, len(limits)
         limits += [SEEN * CODE_UNIT] * (2 * config.planes if step else 0)  # the first step knows no codes
         self.whole = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))
         self.depth1 = DepthwiseLayer(weights, f"{name}.depth1", width)
@@ -120,11 +120,6 @@ class _Step:
             out[at] = layer(features[at]).long()
         mean, scale = out.chunk(2, 1)
         return mean, (scale + SCALES // 2).clamp(0, SCALES - 1)
-
-
-def fixed_inputs(config: ModelConfig) -> int:
-    """How many inputs of a step are no codes: one-hot level, one-hot place in the cell, map features."""
-    return config.levels + 4 + config.map_features
 
 
 def context_inputs(codes: Tensor) -> Tensor:
@@ -211,7 +206,7 @@ class CodeCoder:
         shape = (level.shape[0], level.shape[1])
         centred = level_input(flat, config.levels, self.dtype)
         maps = self.map_in(patches(torch.stack([centred, torch.full_like(centred, ONE)], 1), shape, 2))
-        x = torch.zeros(len(flat), fixed_inputs(config), dtype=self.dtype)
+        x = torch.zeros(len(flat), self.steps[0].fixed, dtype=self.dtype)
         rows = torch.arange(len(flat))
         x[rows, flat] = ONE
         x[rows, config.levels + place] = ONE

@@ -136,9 +136,8 @@ class ContextNetwork(nn.Module):
         self.map_in = nn.Conv2d(2, side, 5, padding=2)
         self.map_mid = nn.Conv2d(side, side, 3, padding=1)
         self.step = nn.ModuleList([StepNetwork(config) for _ in order.STEPS])
-        channels = [order.channels(k, n) for k in range(len(order.STEPS))]  # [4,m] each
-        self.sizes = [m.shape[1] for m in channels]
-        by_step = torch.cat(channels, 1)  # [4,n]: each place's channels, those of the first step first
+        self.sizes = [order.channels(k, n).shape[1] for k in range(len(order.STEPS))]
+        by_step = order.seen(len(order.STEPS), n)  # [4,n]: each place's channels, those of the first step first
         self.register_buffer("by_step", by_step, persistent=False)
         self.register_buffer("to_channels", by_step.argsort(1), persistent=False)
 
@@ -149,7 +148,7 @@ class ContextNetwork(nn.Module):
         batch, n, height, width = codes.shape
         seen_map = torch.cat([level_input(level, self.levels), torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
         maps = clamped_relu(self.map_mid(clamped_relu(self.map_in(seen_map))))
-        place = order.cell(height, width, codes.device)
+        around = maps, level[:, 0].long(), order.cell(height, width, codes.device), quality_index
         ordered = reordered(by_place(codes), self.by_step).to(dtype)  # [4,n,r]
         fine, coarse = as_input(ordered), as_input(coarser(ordered))
         outputs, start = [], 0
@@ -157,7 +156,7 @@ class ContextNetwork(nn.Module):
             seen, coded = self.by_step[:, :start], self.by_step[:, start : start + size]  # [4,s], [4,m]
             known = torch.cat([fine[:, :start], coarse[:, :start]], 1)  # [4,2s,r]
             both = torch.cat([seen, seen + n], 1), torch.cat([coded, coded + n], 1)
-            out = network(known, *both, maps, level[:, 0].long(), place, quality_index)
+            out = network(known, *both, *around)
             outputs.append(out.float().view(4, 2, size, -1))  # [4,2,m,r]
             start += size
         mean, scale = torch.cat(outputs, 2).unbind(1)  # [4,n,r] each

@@ -37,11 +37,3 @@ def channels(step: int, count: int) -> Tensor:
 def seen(step: int, count: int) -> Tensor:
     """Which of `count` channels each place in the cell has coded before a step, int64 [4,s]."""
     return torch.cat([torch.empty(4, 0, dtype=torch.int64), *(channels(k, count) for k in range(step))], 1)
-
-
-def steps(count: int) -> Tensor:
-    """The step that codes each of `count` channels at each place in the cell, int64 [count,4]."""
-    out = torch.empty(4, count, dtype=torch.int64)
-    for step in range(len(STEPS)):
-        out.scatter_(1, channels(step, count), step)
-    return out.t()
