@@ -248,18 +248,15 @@ def test_codes_survive_where_the_map_stays_low(wide, highest):
 @pytest.mark.parametrize("channels", [0, 16, 32])
 def test_channels_that_no_position_keeps_change_no_prediction(wide, channels):
     """A step computed on the channels that a tile has predicts, for them, what all channels would."""
-    step = wide.planes.steps[2]
-    place = order.cell(5, 4).reshape(-1)
-    places = [(place == number).nonzero()[:, 0] for number in range(4)]
-    generator = torch.Generator().manual_seed(channels)
-    x = torch.randint(0, 60, (20, step.fixed), generator=generator).float()
-    codes = torch.randint(-9, 9, (20, WIDE.planes), generator=generator, dtype=torch.int16)
-    codes *= torch.arange(WIDE.planes) < channels
-    whole, part = (
-        layers.distributions(layers.features(x, codes, places, (5, 4), 3), places)
-        for layers in (step, step.of(channels))
-    )
-    for a, b in zip(whole, part, strict=True):
+    step, n = wide.planes.steps[2], WIDE.planes
+    fixed, place = step.hidden.weight.shape[0] - 2 * n, order.cell(5, 4).reshape(-1)
+    x = torch.randint(0, 60, (20, fixed + 2 * n), generator=torch.Generator().manual_seed(channels)).float()
+    seen = torch.arange(n) < channels
+    x[:, fixed:] *= seen.repeat(2)
+    whole = step.distributions(step.features(x, (5, 4), 3), place)
+    part = step.of(channels)
+    narrow = torch.cat([x[:, :fixed], x[:, fixed:][:, seen.repeat(2)]], 1)
+    for a, b in zip(whole, part.distributions(part.features(narrow, (5, 4), 3), place), strict=True):
         assert b.shape == (20, channels // 8)
         assert torch.equal(a[:, : channels // 8], b)
 

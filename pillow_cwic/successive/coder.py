@@ -66,66 +66,49 @@ class DepthwiseLayer:
 
 
 class _Step:
-    """The layers of one step. The first and the last have parts of their own for each place in the cell.
-
-    A place has seen some channels and codes some; the rest of the first layer's inputs would be zeros.
-    """
+    """The layers of one step."""
 
     def __init__(self, weights: IntegerWeights, config: ModelConfig, step: int) -> None:
         width, name = config.context_features, f"planes.{step}"
+        self.step, self.planes = step, config.planes
         limits = [ONE] * (config.levels + 4) + [CEILING] * config.map_features
-        self.step, self.planes, self.fixed = step, config.planes, len(limits)
         limits += [SEEN * CODE_UNIT] * (2 * config.planes if step else 0)  # the first step knows no codes
-        self.whole = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))
+        self.hidden = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))
         self.depth1 = DepthwiseLayer(weights, f"{name}.depth1", width)
         self.mid1 = weights.layer(f"{name}.mid1", [CEILING] * width, width)
         self.depth2 = DepthwiseLayer(weights, f"{name}.depth2", width)
         self.mid2 = weights.layer(f"{name}.mid2", [CEILING] * width, width)
         outputs = 2 * order.channels(step, config.planes).shape[1]
         self.out = [_output(weights, f"{name}.out{place}", width, outputs) for place in range(4)]
-        self._see(config.planes)
-
-    def _see(self, channels: int) -> None:
-        fixed = torch.arange(self.fixed)
-        self.seen = order.seen(self.step, channels)  # [4,s]
-        rows = [torch.cat([fixed, self.fixed + seen, self.fixed + self.planes + seen]) for seen in self.seen]
-        self.hidden = [self.whole.part(rows=place) for place in rows]
 
     def of(self, channels: int) -> Self:
         """The step for a tile in which no position keeps more than the first `channels`, a multiple of 16."""
-        if channels == self.planes:
+        fixed, planes = self.hidden.weight.shape[0], self.planes
+        if channels == planes:
             return self
-        step = copy.copy(self)
-        step._see(channels)
+        step, first = copy.copy(self), torch.arange(channels)
+        if self.step:
+            fixed -= 2 * planes
+            step.hidden = self.hidden.part(rows=torch.cat([torch.arange(fixed), fixed + first, fixed + planes + first]))
         outputs = torch.arange(self.out[0].weight.shape[1]).view(2, -1)  # means and scales
-        columns = outputs[:, : outputs.shape[1] * channels // self.planes].flatten()
+        columns = outputs[:, : outputs.shape[1] * channels // planes].flatten()
         step.out = [out.part(columns=columns) for out in self.out]
         return step
 
-    def features(
-        self, x: Tensor, codes: Tensor, places: list[Tensor], shape: tuple[int, int], quality_index: int
-    ) -> Tensor:
-        """Inputs without codes [h*w,fixed], codes int16 [h*w,n], positions of every place -> features [h*w,width]."""
-        h = x.new_empty(len(x), self.mid1.weight.shape[0])
-        for at, seen, hidden in zip(places, self.seen, self.hidden, strict=True):
-            known = context_inputs(codes[at[:, None], seen]).to(x.dtype)  # [m,2s]
-            h[at] = hidden(torch.cat([x[at], known], 1), (quality_index,))
+    def features(self, x: Tensor, shape: tuple[int, int], quality_index: int) -> Tensor:
+        """Inputs of all positions [h*w,in] -> features [h*w,width]."""
+        h = self.hidden(x, (quality_index,))
         h = self.mid1(self.depth1(h, shape))
         return self.mid2(self.depth2(h, shape))
 
-    def distributions(self, features: Tensor, places: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Features [h*w,width], positions of every place -> means in sixteenths, scale indices, int64 [h*w,m] each."""
+    def distributions(self, features: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Features [h*w,width] -> means in sixteenths and scale indices of this step, int64 [h*w,m]."""
         out = torch.empty(len(features), self.out[0].weight.shape[1], dtype=torch.int64)
-        for at, layer in zip(places, self.out, strict=True):
+        for cell, layer in enumerate(self.out):
+            at = (place == cell).nonzero()[:, 0]
             out[at] = layer(features[at]).long()
         mean, scale = out.chunk(2, 1)
         return mean, (scale + SCALES // 2).clamp(0, SCALES - 1)
-
-
-def context_inputs(codes: Tensor) -> Tensor:
-    """Codes int16 [m,s] -> inputs [m,2s]: the codes themselves, then their multiples of COARSE."""
-    coarse = (codes + COARSE // 2) >> (COARSE.bit_length() - 1)  # divided and rounded down, in a tenth of the time
-    return torch.cat([codes, coarse], 1).clamp(-SEEN, SEEN) * CODE_UNIT
 
 
 def _output(weights: IntegerWeights, name: str, width: int, outputs: int) -> Layer:
@@ -188,27 +171,34 @@ class CodeCoder:
         """
         height, width = level.shape
         place = order.cell(height, width).reshape(-1)  # [h*w]
-        places = [(place == number).nonzero()[:, 0] for number in range(4)]
         kept = torch.tensor(self.config.kept_planes)[level.reshape(-1), None]  # [h*w,1]
         channels = -(-int(kept.max()) // 16) * 16  # beyond these there is nothing to predict and nothing to see
-        x = self._inputs(level, place)
+        inputs, fixed = self._inputs(level, place, channels)
         for k, layers in enumerate(step.of(channels) for step in self.steps):
-            features = layers.features(x, out, places, (height, width), quality_index)
+            if k:
+                inputs[:, fixed:] = self._context(out[:, :channels])
+            features = layers.features(inputs if k else inputs[:, :fixed], (height, width), quality_index)
             channel = order.channels(k, channels)[place]  # [h*w,m]
             exists = (channel < kept).reshape(-1).nonzero()[:, 0]  # [m]
             at = (channel + self.config.planes * torch.arange(len(channel))[:, None]).reshape(-1)[exists]  # in [h*w*n]
-            mean, scale = layers.distributions(features, places)
+            mean, scale = layers.distributions(features, place)
             yield at, mean.reshape(-1)[exists], scale.reshape(-1)[exists]
 
-    def _inputs(self, level: Tensor, place: Tensor) -> Tensor:
-        """Inputs that are no codes, [h*w,fixed]: one-hot level, one-hot place in the cell, map features."""
+    def _context(self, codes: Tensor) -> Tensor:
+        """Codes [h*w,n] -> inputs [h*w,2n]: the codes themselves, then their multiples of COARSE."""
+        coarse = (codes + COARSE // 2) >> (COARSE.bit_length() - 1)  # divided and rounded down, in a tenth of the time
+        return (torch.cat([codes, coarse], 1).clamp(-SEEN, SEEN) * CODE_UNIT).to(self.dtype)
+
+    def _inputs(self, level: Tensor, place: Tensor, channels: int) -> tuple[Tensor, int]:
+        """Inputs of the steps [h*w,in]: one-hot level, one-hot place in the cell, map features | codes, still zero."""
         config, flat = self.config, level.reshape(-1)
         shape = (level.shape[0], level.shape[1])
         centred = level_input(flat, config.levels, self.dtype)
         maps = self.map_in(patches(torch.stack([centred, torch.full_like(centred, ONE)], 1), shape, 2))
-        x = torch.zeros(len(flat), self.steps[0].fixed, dtype=self.dtype)
+        fixed = config.levels + 4 + config.map_features
+        x = torch.zeros(len(flat), fixed + 2 * channels, dtype=self.dtype)
         rows = torch.arange(len(flat))
         x[rows, flat] = ONE
         x[rows, config.levels + place] = ONE
-        x[:, config.levels + 4 :] = self.map_mid(patches(maps, shape, 1))
-        return x
+        x[:, config.levels + 4 : fixed] = self.map_mid(patches(maps, shape, 1))
+        return x, fixed
