@@ -71,8 +71,7 @@ def encode(
     if effort and loaded.config.one_bit:
         raise ValueError(f"effort = {effort}: model {loaded.id} has one-bit codes, effort refines integer ones")
     shift = quality_shift(importance, pixels.size, loaded.config.quality_count)
-    keep = windows.CACHED_PIXELS if rate.quality is None else 0  # one quality: nothing to keep features for
-    analysis = windows.Analysis(loaded, pixels.colour, _on_grid(shift, pixels.size), keep)
+    analysis = windows.Analysis(loaded, pixels.colour, _on_grid(shift, pixels.size))
     alpha = None if pixels.alpha is None else encode_plane(pixels.alpha)
     quality_map = None if shift is None else encode_plane((shift + NEUTRAL).astype(np.uint8))
 
@@ -229,7 +228,7 @@ def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.T
     from .workers import map_one_thread
 
     header = parsed.header
-    needed = tiling.covering(region).grow(model.config.decoder_halo, tiling.code_grid(*header.size))
+    needed = tiling.covering(region).grow(model.config.decoder_halos[-1], tiling.code_grid(*header.size))
     boxes = tiling.tiles(*header.size, header.tile_size)
     jobs = [(i, tile) for i, tile in enumerate(boxes) if tile.meets(needed)]
     first, last = jobs[0][1], jobs[-1][1]  # row-major: the corners of a rectangle of tiles

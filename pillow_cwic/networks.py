@@ -3,7 +3,7 @@
 Float NCHW in [0, 1] on the pixel side, with a trunk at 1/4, 1/8 and 1/16. Both take the quality index as an input, so
 that one model serves all rates. A gain per channel and quality index sets how finely the binarizer's ladder divides a
 feature; the decoder divides by its own. They know nothing of bits: binarizing and masking happen outside. Changing a
-layer's reach changes `ModelConfig.encoder_halo` / `decoder_halo`, which windows rely on.
+layer's reach changes `features_halo`, `heads_halo` or `decoder_halos` of `ModelConfig`, which windows rely on.
 """
 
 import math
@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import GRID, ModelConfig
+from .tiling import Box
 
 FIRST_GAIN = 4.0
 """Gain of every channel at the middle quality before training, and ..."""
@@ -103,6 +104,11 @@ def finer(quality_index: Tensor) -> Tensor:
     return quality_index.repeat_interleave(2, 1).repeat_interleave(2, 2)
 
 
+def part(x: Tensor, box: Box) -> Tensor:
+    """The part of [...,h,w] in the box; a quality index [B] holds everywhere."""
+    return x if x.dim() == 1 else x[..., *box.slices]
+
+
 class Encoder(nn.Module):
     """Pixels -> features of the codes and of the importance map."""
 
@@ -166,6 +172,7 @@ class Decoder(nn.Module):
         super().__init__()
         c4, c8, c16 = config.quarter_channels, config.eighth_channels, config.sixteenth_channels
         count, (n4, n8, n16) = config.quality_count, config.decoder_blocks
+        self.halos = config.decoder_halos
         self.gain = Gain(config)
         self.stem = nn.Conv2d(config.planes, c16, 3, padding=1)
         self.quality_sixteenth = QualityModulation(c16, count)
@@ -179,14 +186,23 @@ class Decoder(nn.Module):
         self.shortcut = nn.Conv2d(config.planes, 3 * GRID * GRID, 1)  # linear block transforms
         self.shortcut_eighth = nn.Conv2d(c8, 3 * 8 * 8, 1)
 
-    def forward(self, codes: Tensor, quality_index: Tensor) -> Tensor:
-        """codes [B,n,h,w], quality_index [B] or [B,h,w] -> picture [B,3,16h,16w]; nominally in [0,1], not clamped."""
+    def forward(self, codes: Tensor, quality_index: Tensor, core: Box | None = None) -> Tensor:
+        """codes [B,n,h,w], quality_index [B] or [B,h,w] -> picture [B,3,16h,16w]; nominally in [0,1], not clamped.
+
+        With `core`, a part of the code positions, only its pixels: those of the whole picture, at less expense. What
+        they depend on narrows from trunk to trunk.
+        """
+        whole = Box(0, 0, codes.shape[3], codes.shape[2])
+        core = core or whole
+        in_quarter, in_eighth = (core.grow(halo, whole) for halo in self.halos[:2])
         with torch.autocast(codes.device.type, enabled=False):
             y = codes.float() / self.gain(quality_index)
-            linear = F.pixel_shuffle(self.shortcut(y), 16)  # [B,3,16h,16w]
+            linear = F.pixel_shuffle(self.shortcut(part(y, core)), 16)  # [B,3,16h',16w']
         x = self.sixteenth(self.quality_sixteenth(self.stem(y), quality_index))  # [B,c16,h,w]
-        x = F.pixel_shuffle(self.up_eighth(x), 2)  # [B,c8,2h,2w]
-        x = self.eighth(self.quality_eighth(x, finer(quality_index)))
-        linear = linear + F.pixel_shuffle(self.shortcut_eighth(x).float(), 8)
-        x = self.quarter(F.pixel_shuffle(self.up(x), 2))  # [B,c4,4h,4w]
-        return (F.pixel_shuffle(self.out(x).float(), 4) + linear) * 0.5 + 0.5
+        x = F.pixel_shuffle(self.up_eighth(part(x, in_eighth)), 2)
+        x = self.eighth(self.quality_eighth(x, finer(part(quality_index, in_eighth))))
+        linear = linear + F.pixel_shuffle(self.shortcut_eighth(part(x, core.within(in_eighth).scale(2))).float(), 8)
+        x = self.up(part(x, in_quarter.within(in_eighth).scale(2)))
+        x = self.out(self.quarter(F.pixel_shuffle(x, 2)))
+        x = part(x, core.within(in_quarter).scale(4))
+        return (F.pixel_shuffle(x.float(), 4) + linear) * 0.5 + 0.5

@@ -13,28 +13,27 @@ from .binarizer import remainders
 from .config import GRID
 from .importance import kept, quantize
 from .model import Model, inference
+from .networks import part
 from .tiling import Box, code_grid, covering, windows
 
 Pixels = NDArray[np.uint8]
 QualityShift = NDArray[np.float32]
 
-CACHED_PIXELS = 1 << 25
-"""Pixels up to which features are kept between qualities: 256 MB at 480 channels and 1/16 resolution."""
+KEPT_PIXELS = 1 << 25
+"""Pixels up to which the features of a whole picture are kept: 256 MB at 512 channels and 1/16 resolution."""
 
 
 class Analysis:
     """A picture on its way to codes; the part of the encoder that no quality changes is run once.
 
-    (For pictures of more than `keep` pixels it is run for each quality: time instead of memory.)
+    (For pictures of more than KEPT_PIXELS it is run for each quality: time instead of memory.)
     """
 
-    def __init__(
-        self, model: Model, pixels: Pixels, quality_shift: QualityShift | None = None, keep: int = CACHED_PIXELS
-    ) -> None:
+    def __init__(self, model: Model, pixels: Pixels, quality_shift: QualityShift | None = None) -> None:
         """pixels uint8 [H,W,3]; quality_shift [h,w] is added to the quality index at each code position."""
-        self.model, self.pixels, self.quality_shift, self.keep = model, pixels, quality_shift, keep
+        self.model, self.pixels, self.quality_shift = model, pixels, quality_shift
         self.grid = code_grid(pixels.shape[1], pixels.shape[0])
-        self._features: dict[Box, Tensor] = {}
+        self._kept: Tensor | None = None
 
     def codes(self, quality_index: int) -> tuple[Tensor, Tensor, Tensor | None]:
         """The codes int16 [h,w,n], the importance levels uint8 [h,w], and what rounding left.
@@ -46,7 +45,7 @@ class Analysis:
         level = torch.empty(shape, dtype=torch.uint8, device="cpu")
         rest = None if self.model.config.one_bit else torch.empty_like(codes, dtype=torch.int8)
         for core in windows(self.grid):
-            window = core.grow(self.model.config.encoder_halo, self.grid)
+            window = core.grow(self.model.config.heads_halo, self.grid)
             with inference():
                 y, q = self._window(window, quality_index)
                 inside = core.within(window).slices
@@ -67,17 +66,33 @@ class Analysis:
         """Code features [h,w,n] and levels [h,w] of one window, halo included."""
         config = self.model.config
         index = quality_at(self.model, quality_index, self.quality_shift, window)
-        y, logit = self.model.encoder.heads(self._window_features(window), index)
+        y, logit = self.model.encoder.heads(self._features(window), index)
         return y[0].permute(1, 2, 0), quantize(torch.sigmoid(logit[0, 0]), config.levels)
 
-    def _window_features(self, window: Box) -> Tensor:
-        """Quality-independent features [1,c,h,w] of one window."""
-        found = self._features.get(window)
-        if found is None:
-            found = self.model.encoder.features(self.picture(window))
-            if self.pixels.shape[0] * self.pixels.shape[1] <= self.keep:
-                self._features[window] = found
-        return found
+    def _features(self, box: Box) -> Tensor:
+        """Quality-independent features [1,c,h,w] of a part of the picture."""
+        if self.pixels.shape[0] * self.pixels.shape[1] > KEPT_PIXELS:
+            return self._computed(box)
+        if self._kept is None:
+            self._kept = self._whole()
+        return part(self._kept, box)
+
+    def _whole(self) -> Tensor:
+        """The features of the whole picture, window by window."""
+        first, *others = windows(self.grid)
+        found = self._computed(first)
+        if not others:
+            return found
+        shape = 1, found.shape[1], self.grid.height, self.grid.width
+        whole = torch.empty(shape, dtype=found.dtype, device=found.device).contiguous(memory_format=torch.channels_last)
+        part(whole, first).copy_(found)
+        for core in others:
+            part(whole, core).copy_(self._computed(core))
+        return whole
+
+    def _computed(self, box: Box) -> Tensor:
+        window = box.grow(self.model.config.features_halo, self.grid)
+        return part(self.model.encoder.features(self.picture(window)), box.within(window))
 
 
 def quality_at(model: Model, quality_index: int, shift: QualityShift | None, window: Box) -> Tensor:
@@ -107,13 +122,13 @@ def synthesize(
     """
     out = np.empty((region.height, region.width, 3), np.uint8)
     for core in windows(covering(region)):
-        window = core.grow(model.config.decoder_halo, present)
-        part = codes[window.within(present).slices].to(model.device)
+        window = core.grow(model.config.decoder_halos[-1], present)
+        present_codes = codes[window.within(present).slices].to(model.device)
         with inference():
-            x = part.float().permute(2, 0, 1)[None]  # [1,n,h,w], channels last in memory
-            index = quality_at(model, *quality, window)
-            picture = model.decoder(x, index)[0].clamp_(0, 1).mul_(255).round_().to(torch.uint8)  # [3,H,W]
+            x = present_codes.float().permute(2, 0, 1)[None]  # [1,n,h,w], channels last in memory
+            picture = model.decoder(x, quality_at(model, *quality, window), core.within(window))[0]
+            picture = picture.clamp_(0, 1).mul_(255).round_().to(torch.uint8)  # [3,H,W]
         seen = core.scale(GRID).grow(0, region)  # the core's pixels, cut off at the region
-        inside = picture[:, *seen.within(window.scale(GRID)).slices]
+        inside = picture[:, *seen.within(core.scale(GRID)).slices]
         out[seen.within(region).slices] = inside.permute(1, 2, 0).cpu().numpy()
     return out

@@ -168,5 +168,5 @@ def test_the_documents_reach_of_a_pixel_is_the_decoders():
     """The number of code positions in brackets is the halo that the package gives windows by default."""
     text = DOCUMENT.split("### Layers")[1].split("### ")[0]
     (formula, reach) = re.findall(r"^(1 \+ b16 .*?) +\[(\d+)\]$", text, re.MULTILINE)[0]
-    assert int(reach) == ModelConfig().decoder_halo
+    assert int(reach) == ModelConfig().decoder_halos[-1]
     assert formula == "1 + b16 + ceil((4 * (b4 + 1) + 8 * b8) / 16)"

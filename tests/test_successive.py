@@ -31,6 +31,7 @@ from pillow_cwic.successive import order
 from pillow_cwic.successive.context import log_scale, logistic_bits
 from pillow_cwic.successive.ladder import Ladder, table_size
 from pillow_cwic.successive.scale import EXCHANGE, SCALES, TABLE_BITS
+from pillow_cwic.tiling import Box
 from pillow_cwic.training.joint import JointCodec
 from pillow_cwic.training.quantize import logistic_table, quantize
 
@@ -459,9 +460,26 @@ def test_halos_are_the_receptive_fields(blocks):
     changed[..., 12 * 16 : 13 * 16] = 1 - changed[..., 12 * 16 : 13 * 16]
     with torch.no_grad():
         pixels = (decoder(other, index) - decoder(codes, index)).unflatten(-1, (25, 16)).abs().sum(-1)
-        parts = [(a - b).abs() for a, b in zip(encoder(changed, index), encoder(x, index), strict=True)]
-    assert reach(pixels, 12) == config.decoder_halo
-    assert max(reach(part, 12) for part in parts) == config.encoder_halo
+        features = [encoder.features(x) for x in (x, changed)]
+        parts = [(a - b).abs() for a, b in zip(*(encoder.heads(each, index) for each in features), strict=True)]
+    assert reach(pixels, 12) == config.decoder_halos[-1]
+    assert reach(features[1] - features[0], 12) == config.features_halo
+    assert max(reach(part, 12) for part in parts) == config.features_halo + config.heads_halo
+
+
+@pytest.mark.parametrize("core", [Box(7, 9, 14, 11), Box(0, 0, 3, 20), Box(18, 15, 19, 20)])
+@pytest.mark.parametrize("blocks", [(1, 1, 1), (3, 1, 1), (1, 3, 2)])
+def test_a_part_decodes_as_in_the_whole_picture(blocks, core):
+    """The decoder computes a part's pixels alone, by the codes around it and by qualities that differ, as ever."""
+    config = ModelConfig.from_dict(json.loads(CONFIG.to_json()) | {"decoder_blocks": blocks})
+    torch.manual_seed(2)
+    decoder = Decoder(config)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    codes, index = torch.randn(1, config.planes, 20, 20), torch.randint(8, (1, 20, 20))
+    with torch.no_grad():
+        whole, found = decoder(codes, index), decoder(codes, index, core)
+    torch.testing.assert_close(found, whole[..., *core.scale(16).slices], rtol=1e-4, atol=1e-4 * float(whole.std()))
 
 
 @pytest.mark.parametrize("blocks", [[1.5, 1, 1], [-1, 1, 1], [True, 1, 1], [1, 1], "abc"])
