@@ -55,7 +55,7 @@ def encode(
     quality: 0 (smallest file) to 1 (best), default 0.5; or bpp: bits per pixel to come close to; or max_bytes: the
     best quality whose whole file is not larger. At most one of the three.
     importance: uint8 [H,W], 128 neutral, more where bits should go. effort: passes of a search for better codes, 0 to
-    100; ten save 5 to 9 % of a photograph's bytes. model: name, id or path of a weights file.
+    100; ten save 3 to 9 % of a photograph's bytes. model: name, id or path of a weights file.
     device: "cpu", "cuda", "cuda:1" or "auto"; default PILLOW_CWIC_DEVICE, else auto.
     ValueError names the option, its range and the value found; WeightsError if the model cannot be had.
     """

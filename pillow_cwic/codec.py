@@ -54,7 +54,7 @@ def encode(
     array: uint8 HxW or HxWx{1,2,3,4}. Give at most one of quality (a dial in [0, 1], default 0.5), bpp (bits per pixel
     of the whole file: the nearest of the model's qualities is taken) and max_bytes (the highest quality that fits).
     importance: "L" image or uint8 HxW, 128 neutral, more where bits should go; the importance map follows it.
-    effort: passes of a search for better codes, 0 (none) to 100; ten save 5 to 9 % of a photograph's bytes. With bpp or
+    effort: passes of a search for better codes, 0 (none) to 100; ten save 3 to 9 % of a photograph's bytes. With bpp or
     max_bytes a search may take two or three qualities to meet the target.
     model: a name, an id or a weights file; None is the default. device: "cpu", "cuda", "cuda:1", "auto".
 
