@@ -36,6 +36,7 @@ class Analysis:
         """pixels uint8 [H,W,3]; quality_shift [h,w] is added to the quality index at each code position."""
         self.model, self.pixels, self.quality_shift = model, pixels, quality_shift
         self.grid = code_grid(pixels.shape[1], pixels.shape[0])
+        self._large = pixels.shape[0] * pixels.shape[1] > KEPT_PIXELS
         self._kept: Tensor | None = None
 
     def codes(self, quality_index: int) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -58,7 +59,7 @@ class Analysis:
                 level[core.slices] = q.to(torch.uint8).cpu()
                 if rest is not None:
                     rest[core.slices] = remainders(y, whole).cpu()
-        if codes[..., 0].numel() * GRID**2 > KEPT_PIXELS:
+        if self._large:
             give_back()
         return codes, level, rest
 
@@ -76,7 +77,7 @@ class Analysis:
 
     def _features(self, box: Box) -> Tensor:
         """Quality-independent features [1,c,h,w] of a part of the picture."""
-        if self.pixels.shape[0] * self.pixels.shape[1] > KEPT_PIXELS:
+        if self._large:
             return self._computed(box)
         if self._kept is None:
             self._kept = self._whole()

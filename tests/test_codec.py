@@ -96,6 +96,16 @@ def test_no_seam_between_windows(pixels, data, monkeypatch):
     assert torch.equal(level, uncut_level)
 
 
+def test_features_that_are_not_kept_give_the_same_codes(pixels, monkeypatch):
+    """A picture too large for its features to stay in memory gets the codes that it would get with them."""
+    loaded = weights.load(None, torch.device("cpu"))
+    monkeypatch.setattr(tiling, "WINDOW", 5)
+    kept = windows.Analysis(loaded, pixels).codes(25)
+    monkeypatch.setattr(windows, "KEPT_PIXELS", 0)
+    for a, b in zip(kept[:2], windows.Analysis(loaded, pixels).codes(25)[:2], strict=True):
+        assert torch.equal(a, b)
+
+
 def test_no_seam_between_tiles(pixels, monkeypatch):
     """Tiles of 64 pixels decode to the picture of one tile, and a region needs only the tiles near it.
 

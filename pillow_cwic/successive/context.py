@@ -137,7 +137,7 @@ class ContextNetwork(nn.Module):
         self.map_mid = nn.Conv2d(side, side, 3, padding=1)
         self.step = nn.ModuleList([StepNetwork(config) for _ in order.STEPS])
         self.sizes = [order.channels(k, n).shape[1] for k in range(len(order.STEPS))]
-        by_step = order.seen(len(order.STEPS), n)  # [4,n]: each place's channels, those of the first step first
+        by_step = order.by_step(n)  # [4,n]
         self.register_buffer("by_step", by_step, persistent=False)
         self.register_buffer("to_channels", by_step.argsort(1), persistent=False)
 

@@ -34,6 +34,6 @@ def channels(step: int, count: int) -> Tensor:
     return torch.tensor(QUARTERS[turn])[:, None] + 4 * coded.nonzero()[:, 1].view(4, -1)
 
 
-def seen(step: int, count: int) -> Tensor:
-    """Which of `count` channels each place in the cell has coded before a step, int64 [4,s]."""
-    return torch.cat([torch.empty(4, 0, dtype=torch.int64), *(channels(k, count) for k in range(step))], 1)
+def by_step(count: int) -> Tensor:
+    """The `count` channels in the order in which each place in the cell codes them, int64 [4,count]."""
+    return torch.cat([channels(step, count) for step in range(len(STEPS))], 1)
