@@ -2,8 +2,8 @@
 
     python benchmarks/convert.py FOLDER [--jobs 1 2] [--runs 3] [--repeat 4]
 
-Converts FOLDER, each picture `--repeat` times, to .cwic. The whole command is timed; what it takes to start is measured
-by a run over a single picture and given apart.
+Converts FOLDER, each picture `--repeat` times, to .cwic. The whole command is timed; what it takes
+to start is measured by a run over a single picture and given apart.
 """
 
 import argparse
@@ -20,7 +20,18 @@ def seconds(source: Path, jobs: int) -> float:
     """One conversion of a folder or file, from the command to its end."""
     with TemporaryDirectory() as out:
         start = time.perf_counter()
-        command = [sys.executable, "-m", "pillow_cwic", "convert", str(source), "--out", out, "--jobs", str(jobs), "-q"]
+        command = [
+            sys.executable,
+            "-m",
+            "pillow_cwic",
+            "convert",
+            str(source),
+            "--out",
+            out,
+            "--jobs",
+            str(jobs),
+            "-q",
+        ]
         subprocess.run(command, check=True)
         return time.perf_counter() - start
 

@@ -2,8 +2,8 @@
 
     python benchmarks/effort.py [PICTURE ...] [--quality-index 20 45] [--effort 0 2 5 10 20 40]
 
-Without pictures: a page of small text, drawn here, which no photograph prepares a network for. Prints one line per
-effort, means over the pictures; seconds are of encoding, in a warm process.
+Without pictures: a page of small text, drawn here, which no photograph prepares a network for.
+Prints one line per effort, means over the pictures; seconds are of encoding, in a warm process.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 import pillow_cwic
-from pillow_cwic import metrics
+from pillow_cwic.metrics import bits_per_pixel, pictures
 
 LINE = "The quick brown fox jumps over the lazy dog {}. Pack my box with five dozen liquor jugs."
 
@@ -45,10 +45,15 @@ def main() -> None:
                 data = pillow_cwic.encode(pixels, quality=index / 63, effort=effort)
                 seconds = time.perf_counter() - start
                 decoded = pillow_cwic.decode(data)
-                rate = metrics.bits_per_pixel(len(data), pixels.shape[1], pixels.shape[0])
-                rows.append((rate, metrics.psnr(pixels, decoded), metrics.ssim(pixels, decoded), seconds))
+                rate = bits_per_pixel(len(data), pixels.shape[1], pixels.shape[0])
+                rows.append(
+                    (rate, pictures.psnr(pixels, decoded), pictures.ssim(pixels, decoded), seconds)
+                )
             rate, psnr, ssim, seconds = np.mean(rows, 0)
-            print(f"| {index} | {effort} | {rate:.4f} | {psnr:.2f} | {ssim:.4f} | {seconds:.2f} |", flush=True)
+            print(
+                f"| {index} | {effort} | {rate:.4f} | {psnr:.2f} | {ssim:.4f} | {seconds:.2f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

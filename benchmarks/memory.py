@@ -2,7 +2,8 @@
 
     python benchmarks/memory.py PICTURE [--megapixels 100] [--quality 0.4] [--effort 0]
 
-PICTURE is repeated until it is large enough. Prints the seconds, the peak resident memory, and that less the pixels.
+PICTURE is repeated until it is large enough. Prints the seconds, the peak resident memory, and that
+less the pixels.
 """
 
 import argparse
@@ -30,15 +31,22 @@ def large(picture: str, megapixels: float) -> np.ndarray:
 def report(what: str, seconds: float, pixel_bytes: int) -> None:
     """Print one line of the table."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"| {what} | {seconds:.1f} | {peak / 1e9:.2f} | {(peak - pixel_bytes) / 1e9:.2f} |", flush=True)
+    print(
+        f"| {what} | {seconds:.1f} | {peak / 1e9:.2f} | {(peak - pixel_bytes) / 1e9:.2f} |",
+        flush=True,
+    )
 
 
 def encode(args: argparse.Namespace, file: Path) -> None:
     """Encode in this process."""
     pixels = large(args.picture, args.megapixels)
     start = time.perf_counter()
-    file.write_bytes(pillow_cwic.encode(pixels, quality=args.quality, effort=args.effort, device="cpu"))
-    report(f"encode {pixels.shape[1]} x {pixels.shape[0]}", time.perf_counter() - start, pixels.nbytes)
+    file.write_bytes(
+        pillow_cwic.encode(pixels, quality=args.quality, effort=args.effort, device="cpu")
+    )
+    report(
+        f"encode {pixels.shape[1]} x {pixels.shape[0]}", time.perf_counter() - start, pixels.nbytes
+    )
 
 
 def decode(args: argparse.Namespace, file: Path) -> None:
@@ -48,7 +56,11 @@ def decode(args: argparse.Namespace, file: Path) -> None:
     left, upper = (min(3000, side - 512) for side in pillow_cwic.read_header(file).size)
     region = (left, upper, left + 512, upper + 512) if args.part == "region" else None
     pixels = pillow_cwic.decode(file.read_bytes(), device="cpu", region=region)
-    name = "decode a region of 512 x 512" if region else f"decode {pixels.shape[1]} x {pixels.shape[0]}"
+    name = (
+        "decode a region of 512 x 512"
+        if region
+        else f"decode {pixels.shape[1]} x {pixels.shape[0]}"
+    )
     report(name, time.perf_counter() - start, pixels.nbytes)
 
 
@@ -65,11 +77,16 @@ def main() -> None:
     if args.part:
         (encode if args.part == "encode" else decode)(args, args.file)
         return
-    print("| what | seconds | peak memory, GB | less the pixels, GB |\n|---|---|---|---|", flush=True)
+    print(
+        "| what | seconds | peak memory, GB | less the pixels, GB |\n|---|---|---|---|", flush=True
+    )
     with TemporaryDirectory() as folder:
         for part in ("encode", "decode", "region"):
             file = str(Path(folder) / "large.cwic")
-            subprocess.run([sys.executable, __file__, *sys.argv[1:], "--part", part, "--file", file], check=True)
+            subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--part", part, "--file", file],
+                check=True,
+            )
 
 
 if __name__ == "__main__":

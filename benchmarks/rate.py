@@ -2,8 +2,8 @@
 
     python benchmarks/rate.py FOLDER FLOAT_WEIGHTS [--quality-index 10 30 50]
 
-FLOAT_WEIGHTS is the trained float model as safetensors (training/models/*-training.safetensors): the shipped file holds
-only the integers made from it.
+FLOAT_WEIGHTS is the trained float model as safetensors (training/models/*-training.safetensors):
+the shipped file holds only the integers made from it.
 """
 
 import argparse
@@ -14,25 +14,33 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from pillow_cwic import model, weights, windows
-from pillow_cwic.successive.context import logistic_bits
-from pillow_cwic.training.joint import JointCodec
+from pillow_cwic import analysis
+from pillow_cwic.runtime import devices
+from pillow_cwic.training.code_network import logistic_bits
+from pillow_cwic.training.joint_codec import JointCodec
+from pillow_cwic.weights import models
 
 
 def load_joint(path: str) -> JointCodec:
     """The float model; the configuration is the shipped model's."""
-    joint = JointCodec(weights.load(None, torch.device("cpu")).config).eval()
+    joint = JointCodec(models.load(None, torch.device("cpu")).config).eval()
     joint.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     return joint
 
 
-def real_and_estimated(joint: JointCodec, pixels: np.ndarray, quality_index: int) -> tuple[int, float]:
+def real_and_estimated(
+    joint: JointCodec, pixels: np.ndarray, quality_index: int
+) -> tuple[int, float]:
     """Bytes of one stream of the rounded codes, and the float networks' cross-entropy of the same, in bytes."""
-    loaded = weights.load(None, torch.device("cpu"))
-    codes, level, _ = windows.Analysis(loaded, pixels).codes(quality_index)
-    index, q, values = torch.tensor([quality_index]), level[None, None].float(), codes.permute(2, 0, 1)[None].float()
+    loaded = models.load(None, torch.device("cpu"))
+    codes, level, _ = analysis.Analysis(loaded, pixels).codes(quality_index)
+    index, q, values = (
+        torch.tensor([quality_index]),
+        level[None, None].float(),
+        codes.permute(2, 0, 1)[None].float(),
+    )
     kept = q >= torch.tensor(joint.config.first_level)[None, :, None, None]
-    with model.inference():
+    with devices.inference():
         stream = loaded.entropy.encode(codes, level, quality_index)
         mean, log_s = joint.planes(values, q, index)
         bits = (logistic_bits(values, mean, log_s) * kept).double().sum()
@@ -48,15 +56,22 @@ def main() -> None:
     parser.add_argument("--quality-index", type=int, nargs="+", default=[10, 30, 50])
     args = parser.parse_args()
     joint = load_joint(args.float_weights)
-    print("| quality index | streams, bytes | estimate, bytes | streams / estimate | worst picture |")
+    print(
+        "| quality index | streams, bytes | estimate, bytes | streams / estimate | worst picture |"
+    )
     print("|---|---|---|---|---|")
     for index in args.quality_index:
         pairs = []
         for path in sorted(args.folder.glob("*.png")):
-            pairs.append(real_and_estimated(joint, np.array(Image.open(path).convert("RGB")), index))
+            pairs.append(
+                real_and_estimated(joint, np.array(Image.open(path).convert("RGB")), index)
+            )
         real, estimated = (sum(column) for column in zip(*pairs, strict=True))
         worst = max(stream / estimate for stream, estimate in pairs)
-        print(f"| {index} | {real} | {estimated:.0f} | {real / estimated:.4f} | {worst:.4f} |", flush=True)
+        print(
+            f"| {index} | {real} | {estimated:.0f} | {real / estimated:.4f} | {worst:.4f} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

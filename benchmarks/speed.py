@@ -2,8 +2,9 @@
 
     python benchmarks/speed.py PICTURE [--quality-index 10 30 50] [--runs 15] [--busy]
 
-Prints, per quality: bare network time of each half, entropy coding, container, and the whole encode() and decode() with
-their ratio to the bare networks of the same run. --busy repeats it beside a process that keeps one core busy.
+Prints, per quality: bare network time of each half, entropy coding, container, and the whole
+encode() and decode() with their ratio to the bare networks of the same run. --busy repeats it
+beside a process that keeps one core busy.
 """
 
 import argparse
@@ -18,42 +19,48 @@ import torch
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic import codec, container, model, tiling, weights, windows, workers
-from pillow_cwic.config import GRID
+from pillow_cwic import analysis, encoding, model
+from pillow_cwic.format import container
+from pillow_cwic.format.grid import GRID, Box, code_grid
+from pillow_cwic.networks import windows
+from pillow_cwic.runtime import devices, machine
+from pillow_cwic.weights import models
 
 EFFORT = 10
 
 
 def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
     """Name of a part -> a call that does it once."""
-    loaded = weights.load(None, torch.device("cpu"))
+    loaded = models.load(None, torch.device("cpu"))
     quality = index / (loaded.config.quality_count - 1)
     data = pillow_cwic.encode(pixels, quality=quality, device="cpu")
     parsed = container.read(data)
-    picture = windows.Analysis(loaded, pixels)
+    picture = analysis.Analysis(loaded, pixels)
     coded = picture.codes(index)
-    box = tiling.Box(0, 0, pixels.shape[1], pixels.shape[0])
-    grid = tiling.code_grid(*parsed.header.size)
+    box = Box(0, 0, pixels.shape[1], pixels.shape[0])
+    grid = code_grid(*parsed.header.size)
     x = torch.from_numpy(windows.cut(pixels, grid.scale(GRID))).permute(2, 0, 1)[None].float() / 255
     y = coded[0].permute(2, 0, 1)[None].float()
     q = torch.tensor([index])
 
     def encoder() -> None:
-        with model.inference():
+        with devices.inference():
             loaded.encoder(x, q)
 
     def decoder() -> None:
-        with model.inference():
+        with devices.inference():
             loaded.decoder(y, q)
 
     return {
         "encoder network": encoder,
-        "entropy encoding": lambda: codec._encode_tiles(_Known(loaded, coded), parsed.header, 0),
+        "entropy encoding": lambda: encoding._encode_tiles(_Known(loaded, coded), parsed.header, 0),
         "container write": lambda: container.write(parsed.header, parsed.tiles),
         "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device="cpu"),
-        f"encode(effort={EFFORT})": lambda: pillow_cwic.encode(pixels, quality=quality, effort=EFFORT, device="cpu"),
+        f"encode(effort={EFFORT})": lambda: pillow_cwic.encode(
+            pixels, quality=quality, effort=EFFORT, device="cpu"
+        ),
         "decoder network": decoder,
-        "entropy decoding": lambda: codec._decode_tiles(parsed, loaded, box),
+        "entropy decoding": lambda: encoding._decode_tiles(parsed, loaded, box),
         "container read": lambda: container.read(data),
         "decode()": lambda: pillow_cwic.decode(data, device="cpu"),
     }
@@ -62,7 +69,9 @@ def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
 class _Known:
     """Stands for an analysis that is done: what entropy encoding starts from."""
 
-    def __init__(self, loaded: model.Model, coded: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]) -> None:
+    def __init__(
+        self, loaded: model.Model, coded: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
+    ) -> None:
         self.model, self._coded = loaded, coded
 
     def codes(self, _: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
@@ -90,7 +99,10 @@ def report(pixels: np.ndarray, indices: list[int], runs: int) -> None:
             names = list(found)
             print("| quality index |", " | ".join(names), "| encode / network | decode / network |")
             print("|---" * (len(names) + 3) + "|")
-        ratios = found["encode()"] / found["encoder network"], found["decode()"] / found["decoder network"]
+        ratios = (
+            found["encode()"] / found["encoder network"],
+            found["decode()"] / found["decoder network"],
+        )
         print(
             f"| {index} |",
             " | ".join(f"{found[name]:.4f}" for name in names),
@@ -105,11 +117,15 @@ def main() -> None:
     parser.add_argument("picture")
     parser.add_argument("--quality-index", type=int, nargs="+", default=[10, 30, 50])
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--busy", action="store_true", help="beside a process that keeps one core busy")
+    parser.add_argument(
+        "--busy", action="store_true", help="beside a process that keeps one core busy"
+    )
     args = parser.parse_args()
     pixels = np.array(Image.open(args.picture).convert("RGB"))
-    threads = f"{torch.get_num_threads()} torch threads, {workers.available_cores()} cores"
-    print(f"{pixels.shape[1]} x {pixels.shape[0]}, {threads}, medians of {args.runs} runs, seconds\n")
+    threads = f"{torch.get_num_threads()} torch threads, {machine.available_cores()} cores"
+    print(
+        f"{pixels.shape[1]} x {pixels.shape[0]}, {threads}, medians of {args.runs} runs, seconds\n"
+    )
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if args.busy else None
     try:
         report(pixels, args.quality_index, args.runs)

@@ -2,8 +2,8 @@
 
     python benchmarks/start.py [--runs 15]
 
-Compares `import PIL.Image, imageio` with the same and `import pillow_cwic`, each in processes of their own that take
-turns, then opens a file and decodes it.
+Compares `import PIL.Image, imageio` with the same and `import pillow_cwic`, each in processes of
+their own that take turns, then opens a file and decodes it.
 """
 
 import argparse

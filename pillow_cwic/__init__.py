@@ -1,33 +1,41 @@
 """Content-weighted image compression (arXiv 1703.10553) for Pillow and imageio: `.cwic` files.
 
-Importing this package registers the format with both. It loads no torch, reads no weights and touches no network: that
-waits for the first pixel. Invariant: what is listed in `__all__` is the public interface, stable between releases.
+Importing this package registers the format with both. It loads no torch, reads no weights and
+touches no network: that waits for the first pixel. Invariant: what is listed in `__all__` is the
+public interface, stable between releases.
 """
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from . import imageio_plugin, pillow_plugin
-from .container import Header, read_header
 from .errors import CwicError, FormatError, UnsupportedError, WeightsError
+from .format.container import read_header
+from .format.header import Header
+from .format.metadata import Metadata
 
 if TYPE_CHECKING:
     import numpy
-    import torch
     from numpy.typing import ArrayLike, NDArray
+
+    from .format.framing import DataOrFile
+    from .format.quality_map import Importance
+    from .options import Device, ModelName, Region
+    from .weights.models import ModelInfo
 
 __version__ = "0.1.0"
 __all__ = [
     "CwicError",
     "FormatError",
     "Header",
+    "Metadata",
     "UnsupportedError",
     "WeightsError",
     "decode",
     "encode",
     "importance_map",
+    "model_info",
     "read_header",
     "register",
 ]
@@ -39,30 +47,60 @@ def encode(
     quality: float | None = None,
     bpp: float | None = None,
     max_bytes: int | None = None,
-    importance: ArrayLike | None = None,
+    importance: Importance | None = None,
     effort: int = 0,
-    model: str | os.PathLike[str] | None = None,
-    device: str | torch.device | None = None,
+    model: ModelName | None = None,
+    device: Device = None,
     icc_profile: bytes | None = None,
     exif: bytes | None = None,
     xmp: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-    comment: bytes | None = None,
+    dpi: tuple[float, float] | float | None = None,
+    comment: bytes | str | None = None,
 ) -> bytes:
     """Compress one picture into the bytes of a .cwic file.
 
-    array: uint8, [H,W] grey or [H,W,C] with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA; alpha is kept without loss.
-    quality: 0 (smallest file) to 1 (best), default 0.5; or bpp: bits per pixel to come close to; or max_bytes: the
-    best quality whose whole file is not larger. At most one of the three.
-    importance: uint8 [H,W], 128 neutral, more where bits should go. effort: passes of a search for better codes, 0 to
-    100; ten save 3 to 9 % of a photograph's bytes. model: name, id or path of a weights file.
-    device: "cpu", "cuda", "cuda:1" or "auto"; default PILLOW_CWIC_DEVICE, else auto.
-    ValueError names the option, its range and the value found; WeightsError if the model cannot be had.
-    """
-    from . import codec
+    Parameters
+    ----------
+    array
+        uint8, [H,W] grey or [H,W,C] with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Alpha is
+        kept without loss.
+    quality
+        A dial from 0 (smallest file) to 1 (best), default 0.5. At most one of `quality`, `bpp` and
+        `max_bytes` is given.
+    bpp
+        Bits per pixel of the whole file to come close to: the nearest of the model's qualities.
+    max_bytes
+        The best quality whose whole file has at most so many bytes.
+    importance
+        An image of Pillow or uint8 [H,W]: 128 is neutral, more where bits should go.
+    effort
+        Passes of a search for better codes, 0 (none) to 100. A pass takes about four times as long
+        as decoding. Files get better and, at low rates, a little larger; any decoder reads them.
+        With `bpp` or `max_bytes` it may run at two or three qualities to meet the target.
+    model
+        A model's name, its id, or the path of a weights file; None is the default model.
+    device
+        "cpu", "cuda", "cuda:1" or "auto"; default: PILLOW_CWIC_DEVICE, else "auto".
+    icc_profile, exif, xmp, comment
+        Blocks that are kept byte for byte; a comment given as text is stored in UTF-8.
+    dpi
+        Dots per inch, one number or (x, y).
 
-    return codec.encode(
-        array,
+    Returns
+    -------
+    The file's bytes.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An option or the pixels mean nothing; the message names range and value found.
+    WeightsError
+        The model cannot be had.
+    """
+    from .encoding import encode as encode_picture
+    from .options import EncodeOptions
+
+    options = EncodeOptions.from_keywords(
         quality=quality,
         bpp=bpp,
         max_bytes=max_bytes,
@@ -76,35 +114,74 @@ def encode(
         dpi=dpi,
         comment=comment,
     )
+    return encode_picture(array, options)
 
 
 def decode(
-    data: bytes | bytearray | memoryview,
-    *,
-    device: str | torch.device | None = None,
-    region: tuple[int, int, int, int] | None = None,
+    data_or_file: DataOrFile, *, device: Device = None, region: Region | None = None
 ) -> NDArray[numpy.uint8]:
-    """Decompress the bytes of a .cwic file.
+    """Decompress a .cwic file: bytes, a path, or an open binary file from where it stands.
 
-    Returns uint8 [H,W] for grey, else [H,W,C] with C = 2, 3 or 4 as in `encode`. region: (left, upper, right, lower) in
-    pixels, decoded alone, with the same pixels as a crop of the whole (±1). FormatError says what is damaged and where.
+    Parameters
+    ----------
+    data_or_file
+        The file.
+    device
+        As in `encode`.
+    region
+        (left, upper, right, lower) in pixels: only these are decoded, and equal a crop of the whole
+        within 1 of 255.
+
+    Returns
+    -------
+    uint8 [H,W] for grey, else [H,W,C] with C = 2, 3 or 4 as in `encode`.
+
+    Raises
+    ------
+    FormatError
+        The file is damaged; the message says where.
+    UnsupportedError
+        It needs a newer version, or has more than twice PIL.Image.MAX_IMAGE_PIXELS.
+    WeightsError
+        Its model cannot be had.
+    ValueError
+        The region is empty or leaves the picture.
+    OSError
+        The file cannot be read.
     """
-    from . import codec
+    from .decoding import decode as decode_file
 
-    return codec.decode(data, device=device, region=region)
+    return decode_file(data_or_file, device=device, region=region)
 
 
-def importance_map(
-    data_or_file: bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO,
-) -> NDArray[numpy.uint8]:
-    """Where a .cwic file's bits went: its importance levels, uint8 [ceil(H/16), ceil(W/16)] (paper, section 3.3)."""
-    from . import codec
+def importance_map(data_or_file: DataOrFile) -> NDArray[numpy.uint8]:
+    """Where a .cwic file's bits went: its importance levels (paper, section 3.3).
 
-    return codec.importance_map(data_or_file)
+    Takes bytes, a path or an open binary file. Returns uint8 [ceil(H/16), ceil(W/16)], one level
+    for each block of 16 x 16 pixels: 0 .. L-1, where L is `model_info(...).importance_levels` of
+    the model that `read_header(...).model_id` names. Errors as for `decode`; no pixels are decoded.
+    """
+    from .decoding import importance_map as read_levels
+
+    return read_levels(data_or_file)
+
+
+def model_info(model: ModelName | None = None) -> ModelInfo:
+    """What a model is: name, id, number of qualities and of importance levels.
+
+    model: a name, an id (`read_header(...).model_id`) or the path of a weights file; None is the
+    default model. A model that is not on this machine is fetched. WeightsError if it cannot be had.
+    """
+    from .weights import models
+
+    return models.info(model)
 
 
 def register() -> None:
-    """Register .cwic with Pillow and imageio; importing the package has done so, and doing it again is harmless."""
+    """Register .cwic with Pillow and imageio.
+
+    Importing the package has done so; doing it again is harmless.
+    """
     pillow_plugin.register()
     imageio_plugin.register()
 

@@ -1,12 +1,9 @@
 """The errors a caller can meet: one tree under OSError, which Pillow passes through to the user.
 
-Pillow turns SyntaxError, IndexError, TypeError, KeyError, EOFError and struct.error from a plugin into "cannot
-identify image file"; an OSError reaches the caller with its message. Wrong *options* are ValueError, as in Pillow.
+Pillow turns SyntaxError, IndexError, TypeError, KeyError, EOFError and struct.error from a plugin
+into "cannot identify image file"; an OSError reaches the caller with its message. Wrong *options*
+are ValueError, as in Pillow.
 """
-
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 
 class CwicError(OSError):
@@ -22,15 +19,7 @@ class UnsupportedError(CwicError):
 
 
 class WeightsError(CwicError):
-    """A model is unknown, unreachable or damaged; the message says where it was looked for and what to do."""
+    """A model is unknown, unreachable or damaged.
 
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the file in errors that do not."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError) as error:
-        if str(path) in str(error):
-            raise
-        raise OSError(f"{path}: {error}") from error
+    The message says where it was looked for and what to do.
+    """

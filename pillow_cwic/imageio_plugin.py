@@ -1,7 +1,8 @@
 """The imageio plugin: imread, imwrite, improps, immeta, imiter and imageio.v2 for .cwic files.
 
-Translation only, between imageio's requests and the codec. A file holds one picture: it is index 0, and `...` is a
-batch of one. Invariant: properties and metadata decode nothing; nothing is written before the encoder has succeeded.
+Translation only, between imageio's requests and the codec. A file holds one picture: it is index 0,
+and `...` is a batch of one. Invariant: properties and metadata decode nothing; nothing is written
+before the encoder has succeeded.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image
 
-from . import container
+from .format import container
+from .weights import models
 
 if TYPE_CHECKING:
-    import torch
+    from .options import Device, Region
 
 _EXTENSION = ".cwic"
 
@@ -30,10 +32,14 @@ _EXTENSION = ".cwic"
 def register() -> None:
     """Make imageio know .cwic; doing it again changes nothing."""
     name = "cwic"
-    imageio.config.known_plugins[name] = PluginConfig(name=name, class_name="CwicPlugin", module_name=__name__)
+    imageio.config.known_plugins[name] = PluginConfig(
+        name=name, class_name="CwicPlugin", module_name=__name__
+    )
     if _EXTENSION not in imageio.config.known_extensions:
         extension = FileExtension(
-            extension=_EXTENSION, priority=[name, "pillow"], name="Content-weighted image compression"
+            extension=_EXTENSION,
+            priority=[name, "pillow"],
+            name="Content-weighted image compression",
         )
         imageio.config.known_extensions[_EXTENSION] = [extension]
         imageio.config.extension_list.append(extension)
@@ -49,7 +55,9 @@ class CwicPlugin(PluginV3):
         if request.mode.io_mode == IOMode.write:
             extension = request.extension or request.format_hint
             if extension not in (None, _EXTENSION):
-                raise InitializationError(f"the cwic plugin writes {_EXTENSION} files, not {extension}")
+                raise InitializationError(
+                    f"the cwic plugin writes {_EXTENSION} files, not {extension}"
+                )
         elif not request.firstbytes.startswith(container.SIGNATURE):
             raise InitializationError("not a .cwic file: it does not start with the signature")
         else:
@@ -65,19 +73,20 @@ class CwicPlugin(PluginV3):
         self,
         *,
         index: int | EllipsisType | None = None,
-        region: tuple[int, int, int, int] | None = None,
+        region: Region | None = None,
         mode: str | None = None,
-        device: str | torch.device | None = None,
+        device: Device = None,
     ) -> NDArray[np.uint8]:
         """Decode the picture: uint8 [H,W], or [H,W,C] with C = 2 grey and alpha, 3 RGB, 4 RGBA.
 
-        index: None or 0, or `...` for a batch [1,...]; anything else is a ValueError. region: (left, upper, right,
-        lower) in pixels, decoded alone. mode: a mode of Pillow's to convert to. device: as in pillow_cwic.decode.
+        index: None or 0, or `...` for a batch [1,...]; anything else is a ValueError. region:
+        (left, upper, right, lower) in pixels, decoded alone. mode: a mode of Pillow's to convert
+        to. device: as in pillow_cwic.decode.
         """
-        from . import codec
+        from .decoding import decode
 
         is_batch = _is_batch_index(index)
-        picture = codec.decode(self._rewound().read(), device=device, region=region)
+        picture = decode(self._rewound(), device=device, region=region)
         if mode is not None:
             picture = np.array(Image.fromarray(picture).convert(mode))
         return picture[None] if is_batch else picture  # [1,H,W] or [1,H,W,C]
@@ -95,14 +104,19 @@ class CwicPlugin(PluginV3):
     ) -> bytes | None:
         """Encode one picture: uint8 [H,W], [H,W,C] with C = 1..4, or a list or batch with one such picture.
 
-        options: quality, bpp, max_bytes, importance, effort, model, device, icc_profile, exif, xmp, dpi, comment, as
-        in pillow_cwic.encode. Returns the bytes if the target is "<bytes>". ValueError for more than one picture.
+        options: quality, bpp, max_bytes, importance, effort, model, device, icc_profile, exif, xmp,
+        dpi, comment, as in pillow_cwic.encode. Returns the bytes if the target is "<bytes>".
+        ValueError for more than one picture.
         """
-        from . import codec
+        from .encoding import encode
+        from .options import EncodeOptions
 
         if self._written:
-            raise ValueError("a .cwic file holds one picture, and it has been written: use a new file")
-        data = codec.encode(_only_picture(ndimage, is_batch), **options)
+            raise ValueError(
+                "a .cwic file holds one picture, and it has been written: use a new file"
+            )
+        checked = EncodeOptions.from_keywords(**options)
+        data = encode(_only_picture(ndimage, is_batch), checked)
         self._request.get_file().write(data)
         self._written = True
         return data if self._request._uri_type == URI_BYTES else None
@@ -110,7 +124,7 @@ class CwicPlugin(PluginV3):
     def properties(self, index: int | EllipsisType | None = None) -> ImageProperties:
         """Shape and dtype of what `read` returns for this index, from the header alone."""
         is_batch = _is_batch_index(index)
-        header, _ = self._preamble()
+        header = self._preamble()
         channels = header.bands + header.alpha
         shape = (header.height, header.width) + ((channels,) if channels > 1 else ())
         return ImageProperties(
@@ -120,26 +134,28 @@ class CwicPlugin(PluginV3):
             is_batch=is_batch,
         )
 
-    def metadata(self, index: int | EllipsisType | None = None, exclude_applied: bool = True) -> dict[str, Any]:
+    def metadata(
+        self, index: int | EllipsisType | None = None, exclude_applied: bool = True
+    ) -> dict[str, Any]:
         """What the header says, the blocks that the file holds (as bytes), and the EXIF tags by name.
 
-        Nothing is applied while reading, so `exclude_applied` excludes nothing: an Orientation is for the caller.
+        Nothing is applied while reading, so `exclude_applied` excludes nothing: an Orientation is
+        for the caller.
         """
         _is_batch_index(index)
-        header, blocks = self._preamble()
+        header = self._preamble()
         figures = {
             "mode": header.mode,
             "shape": header.size,  # (width, height), as imageio's Pillow plugin has it
-            "quality": header.quality,
+            "quality": models.quality_of_file(header),
             "quality_index": header.quality_index,
             "model": header.model_id,
             "tile_size": header.tile_size,
             "version": header.version,
         }
-        found = {name: value for name, value in vars(blocks).items() if value is not None}
-        return _exif_tags(blocks.exif) | figures | found
+        return _exif_tags(header.metadata.exif) | figures | header.metadata.present()
 
-    def _preamble(self) -> tuple[container.Header, container.Metadata]:
+    def _preamble(self) -> container.Header:
         return container.read_preamble(self._rewound())
 
     def _rewound(self) -> Any:
@@ -150,12 +166,17 @@ class CwicPlugin(PluginV3):
 
 def _is_batch_index(index: int | EllipsisType | None) -> bool:
     if index is not None and index is not Ellipsis and (isinstance(index, bool) or index != 0):
-        raise ValueError(f"index must be 0, None or ...: a .cwic file holds one picture, found {index!r}")
+        raise ValueError(
+            f"index must be 0, None or ...: a .cwic file holds one picture, found {index!r}"
+        )
     return index is Ellipsis
 
 
 def _only_picture(ndimage: ArrayLike | list[ArrayLike], is_batch: bool | None) -> NDArray[Any]:
-    """The one picture [H,W] or [H,W,C] of an array, a list or a batch; ValueError if there is not exactly one."""
+    """The one picture [H,W] or [H,W,C] of an array, a list or a batch.
+
+    ValueError if there is not exactly one.
+    """
     if is_batch is None:
         shape = np.shape(ndimage) if not isinstance(ndimage, (list, tuple)) else ()
         is_picture = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 2, 3, 4))
@@ -165,7 +186,8 @@ def _only_picture(ndimage: ArrayLike | list[ArrayLike], is_batch: bool | None) -
     pictures = list(ndimage)  # type: ignore[arg-type]
     if len(pictures) != 1:
         raise ValueError(
-            f"a .cwic file holds one picture, found a batch of {len(pictures)}: write each to its own file"
+            f"a .cwic file holds one picture, found a batch of {len(pictures)}: write each to its "
+            "own file"
         )
     return np.asarray(pictures[0])
 
@@ -177,5 +199,9 @@ def _exif_tags(exif: bytes | None) -> dict[str, Any]:
     try:
         tags.load(exif)
         return {ExifTags.TAGS[key]: value for key, value in tags.items() if key in ExifTags.TAGS}
-    except (SyntaxError, ValueError, KeyError):  # a block that is not TIFF: it stays available as bytes
+    except (
+        SyntaxError,
+        ValueError,
+        KeyError,
+    ):  # a block that is not TIFF: it stays available as bytes
         return {}

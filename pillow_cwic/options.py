@@ -1,56 +1,117 @@
-"""The options of encoding: checked in one place, before anything is computed. No torch, no model.
+"""What a caller may ask for, checked in one place before anything is computed. No torch, no model.
 
 Wrong options are ValueError or TypeError that name the option, the range and the value found.
 """
 
+from __future__ import annotations
+
 import math
-from dataclasses import dataclass, field
-from typing import Any
+import os
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
 
-from .container import Metadata
+from .format.metadata import NO_METADATA, Metadata
+
+if TYPE_CHECKING:
+    import torch
+
+    from .format.quality_map import Importance
+
+    Device: TypeAlias = str | torch.device | None
+
+ModelName: TypeAlias = str | os.PathLike[str]
+"""A model's name, its id, or the path of a weights file."""
+
+Region: TypeAlias = tuple[int, int, int, int]
+"""(left, upper, right, lower) in pixels, right and lower edge excluded, as in Pillow."""
 
 DEFAULT_QUALITY = 0.5
-NEUTRAL = 128
-"""The grey level of an importance picture that leaves bits where the model puts them."""
 
 MOST_EFFORT = 100
 """Passes after which refinement has long stopped finding anything."""
 
-REGION_BLOCK = 32
-"""Pixels per side of the blocks in which an importance picture is stored."""
-
-_CHANNELS = {1: 1, 2: 1, 3: 3, 4: 3}  # channels -> colour bands; even counts carry alpha
+_COLOUR_BANDS = {1: 1, 2: 1, 3: 3, 4: 3}  # by channels; even counts carry alpha
 
 
 @dataclass(frozen=True)
-class RateOption:
-    """What the file's size follows: exactly one of the three."""
+class EncodeOptions:
+    """How to encode: at most one of quality, bpp and max_bytes is given; else a default quality."""
 
     quality: float | None = None  # dial in [0, 1]
     bpp: float | None = None  # bits per pixel of the whole file
     max_bytes: int | None = None  # of the whole file
+    importance: Importance | None = field(default=None, repr=False)  # grey picture, 128 is neutral
+    effort: int = 0  # passes of refinement
+    model: ModelName | None = None
+    device: Device = None
+    metadata: Metadata = NO_METADATA
+
+    @classmethod
+    def from_keywords(
+        cls,
+        *,
+        icc_profile: Any = None,
+        exif: Any = None,
+        xmp: Any = None,
+        dpi: Any = None,
+        comment: Any = None,
+        **options: Any,
+    ) -> Self:
+        """The keywords of `pillow_cwic.encode`; ValueError or TypeError for what means nothing."""
+        metadata = check_metadata(icc_profile, exif, xmp, dpi, comment)
+        return cls(**options, metadata=metadata)
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
-        given = [name for name in ("quality", "bpp", "max_bytes") if getattr(self, name) is not None]
+        given = [name for name in RATE_OPTIONS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of quality, bpp and max_bytes, found {' and '.join(given)}")
         if not given:
             object.__setattr__(self, "quality", DEFAULT_QUALITY)
         if self.quality is not None:
             _check_quality(self.quality)
-        if self.bpp is not None and not (_is_number(self.bpp) and 0 < self.bpp < math.inf):
-            raise ValueError(f"bpp is a number of bits per pixel above 0, such as 0.25; found {self.bpp!r}")
-        if self.max_bytes is not None and not (_is_number(self.max_bytes) and 0 < self.max_bytes < math.inf):
-            raise ValueError(f"max_bytes is a number of bytes above 0, such as 20_000; found {self.max_bytes!r}")
+        if self.bpp is not None and not _is_positive(self.bpp):
+            raise ValueError(
+                f"bpp is a number of bits per pixel above 0, such as 0.25; found {self.bpp!r}"
+            )
+        if self.max_bytes is not None and not _is_positive(self.max_bytes):
+            raise ValueError(
+                f"max_bytes is a number of bytes above 0, such as 20_000; found {self.max_bytes!r}"
+            )
+        _check_effort(self.effort)
+
+
+RATE_OPTIONS = ("quality", "bpp", "max_bytes")
+
+OPTION_NAMES = tuple(f.name for f in fields(EncodeOptions) if f.name != "metadata")
+"""The options of encoding beside the metadata, as Pillow, imageio and the command line know them."""
+
+
+def quality_index(quality: float, quality_count: int) -> int:
+    """The dial's position in [0, 1] -> the quality index of a model with so many qualities."""
+    return round(quality * (quality_count - 1))
+
+
+def quality_of(index: int, quality_count: int) -> float:
+    """A quality index of a model -> the dial: of the positions that mean it, the shortest decimal.
+
+    So a file that was saved at 0.5 says 0.5, not 0.508.
+    """
+    centre = index / max(1, quality_count - 1)
+    shorter = (round(centre, digits) for digits in (1, 2))
+    return next((q for q in shorter if quality_index(q, quality_count) == index), centre)
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    numbers = (int, float, np.integer, np.floating)
+    return isinstance(value, numbers) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and 0 < value < math.inf
 
 
 def _check_quality(quality: Any) -> None:
@@ -61,10 +122,12 @@ def _check_quality(quality: Any) -> None:
         raise ValueError(f"quality is 0..1, found {quality!r}{hint}")
 
 
-def check_effort(effort: Any) -> None:
-    """ValueError unless it is a whole number of passes that someone may wait for."""
-    if isinstance(effort, bool) or not isinstance(effort, (int, np.integer)) or not 0 <= effort <= MOST_EFFORT:
-        raise ValueError(f"effort is a whole number of passes, 0 (none) to {MOST_EFFORT}; found {effort!r}")
+def _check_effort(effort: Any) -> None:
+    is_whole = isinstance(effort, (int, np.integer)) and not isinstance(effort, bool)
+    if not is_whole or not 0 <= effort <= MOST_EFFORT:
+        raise ValueError(
+            f"effort is a whole number of passes, 0 (none) to {MOST_EFFORT}; found {effort!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -81,38 +144,42 @@ class Picture:
         return self.colour.shape[1], self.colour.shape[0]
 
 
-def picture(array: ArrayLike) -> Picture:
+def check_picture(array: ArrayLike) -> Picture:
     """uint8 HxW or HxWx{1,2,3,4} -> Picture; TypeError or ValueError says what was found."""
-    a = np.asarray(array)
-    if a.dtype != np.uint8:
-        hint = "; scale it to 0..255 and round first" if a.dtype.kind in "fiu" else ""
-        raise TypeError(f"pixels are uint8, found {a.dtype}{hint}")
-    if a.ndim == 2:
-        a = a[:, :, None]
-    if a.ndim != 3 or a.shape[2] not in _CHANNELS:
-        raise ValueError(f"pixels are HxW or HxWx{{1,2,3,4}} (L, LA, RGB, RGBA), found shape {np.shape(array)}")
-    if 0 in a.shape:
+    pixels = np.asarray(array)
+    if pixels.dtype != np.uint8:
+        hint = "; scale it to 0..255 and round first" if pixels.dtype.kind in "fiu" else ""
+        raise TypeError(f"pixels are uint8, found {pixels.dtype}{hint}")
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]  # [H,W,1]
+    if pixels.ndim != 3 or pixels.shape[2] not in _COLOUR_BANDS:
+        raise ValueError(
+            f"pixels are HxW or HxWx{{1,2,3,4}} (L, LA, RGB, RGBA), found shape {np.shape(array)}"
+        )
+    if 0 in pixels.shape:
         raise ValueError(f"a picture has at least one pixel, found shape {np.shape(array)}")
-    bands = _CHANNELS[a.shape[2]]
-    alpha = a[:, :, -1] if a.shape[2] in (2, 4) else None
-    colour = a[:, :, :3] if bands == 3 else np.broadcast_to(a[:, :, :1], (*a.shape[:2], 3))
+    bands = _COLOUR_BANDS[pixels.shape[2]]
+    alpha = pixels[:, :, -1] if pixels.shape[2] in (2, 4) else None
+    grey = pixels[:, :, :1]
+    colour = pixels[:, :, :3] if bands == 3 else np.broadcast_to(grey, (*grey.shape[:2], 3))
     return Picture(colour, alpha, bands)
 
 
-def metadata(
-    icc_profile: bytes | None, exif: bytes | None, xmp: bytes | None, dpi: Any, comment: bytes | str | None
+def check_metadata(
+    icc_profile: Any, exif: Any, xmp: Any, dpi: Any, comment: bytes | str | None
 ) -> Metadata:
     """The metadata as it is stored; a comment given as text is UTF-8."""
-    for name, value in (("icc_profile", icc_profile), ("exif", exif), ("xmp", xmp)):
+    blocks = {"icc_profile": icc_profile, "exif": exif, "xmp": xmp}
+    for name, value in blocks.items():
         if value is not None and not isinstance(value, (bytes, bytearray, memoryview)):
             raise TypeError(f"{name} is bytes, found {type(value).__name__}")
     if isinstance(comment, str):
         comment = comment.encode()
-    icc_profile, exif, xmp = (None if block is None else bytes(block) for block in (icc_profile, exif, xmp))
-    return Metadata(icc_profile, exif, xmp, _dpi(dpi), comment)
+    kept = {name: None if value is None else bytes(value) for name, value in blocks.items()}
+    return Metadata(**kept, dpi=_resolution(dpi), comment=comment)
 
 
-def _dpi(dpi: Any) -> tuple[float, float] | None:
+def _resolution(dpi: Any) -> tuple[float, float] | None:
     if dpi is None:
         return None
     try:
@@ -120,31 +187,3 @@ def _dpi(dpi: Any) -> tuple[float, float] | None:
         return float(x), float(y)
     except (TypeError, ValueError) as error:
         raise ValueError(f"dpi is a pair of numbers such as (300, 300), found {dpi!r}") from error
-
-
-def quality_shift(importance: Any, size: tuple[int, int], quality_count: int) -> NDArray[np.int16] | None:
-    """A picture of importance -> quality indices to add in each block of REGION_BLOCK pixels, int16 [rows,columns].
-
-    `importance` is an "L" image or a uint8 array [H,W]; 128 changes nothing, 255 adds half of the model's quality
-    range, 0 takes half of it away. A size other than the picture's (width, height) is resized to it. None where
-    nothing changes.
-    """
-    if importance is None:
-        return None
-    mask = _mask(importance)
-    if mask.size != size:
-        mask = mask.resize(size, Image.Resampling.BILINEAR)
-    a = np.asarray(mask, np.float32)
-    a = np.pad(a, ((0, -a.shape[0] % REGION_BLOCK), (0, -a.shape[1] % REGION_BLOCK)), mode="edge")
-    blocks = a.reshape(a.shape[0] // REGION_BLOCK, REGION_BLOCK, a.shape[1] // REGION_BLOCK, REGION_BLOCK).mean((1, 3))
-    shift = np.rint((blocks - NEUTRAL) / NEUTRAL * (quality_count / 2)).astype(np.int16)  # [rows,columns]
-    return shift if shift.any() else None
-
-
-def _mask(importance: Any) -> Image.Image:
-    if isinstance(importance, Image.Image):
-        return importance if importance.mode == "L" else importance.convert("L")
-    a = np.asarray(importance)
-    if a.dtype != np.uint8 or a.ndim != 2 or 0 in a.shape:
-        raise ValueError(f'importance is an "L" image or a uint8 array HxW, found {a.dtype} of shape {a.shape}')
-    return Image.fromarray(a)

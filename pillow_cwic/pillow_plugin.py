@@ -1,7 +1,8 @@
 """The Pillow plugin: `Image.open` and `Image.save` for .cwic files.
 
-Translation only: what a picture is called here and what it is called in Pillow. Invariant: opening reads header and
-metadata, never pixels, and imports no torch; saving loses nothing silently, neither precision nor an option.
+Translation only: what a picture is called here and what it is called in Pillow. Invariant: opening
+reads header and metadata, never pixels, and imports no torch; saving loses nothing silently,
+neither precision nor an option.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import IO, Any, BinaryIO, cast
 
 from PIL import Image, ImageFile
 
-from . import container
+from .format import container
+from .format.metadata import METADATA_NAMES
+from .options import OPTION_NAMES, EncodeOptions
+from .weights import models
 
-_ENCODER_OPTIONS = ("quality", "bpp", "max_bytes", "importance", "effort", "model", "device")
-_METADATA = ("icc_profile", "exif", "xmp", "dpi", "comment")
 _STORED_MODES = ("L", "LA", "RGB", "RGBA")
 _EXACT_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}
 
@@ -36,7 +38,11 @@ def _accept(prefix: bytes) -> bool:
 
 
 class CwicImageFile(ImageFile.ImageFile):
-    """An opened .cwic file; `info` has quality, model (its id) and the metadata that the file holds."""
+    """An opened .cwic file.
+
+    `info` has the metadata that the file holds, "model" (its id) and, where that model is known
+    here, "cwic_quality" (the dial in 0..1).
+    """
 
     format = "CWIC"
     format_description = "Content-weighted image compression"
@@ -45,15 +51,22 @@ class CwicImageFile(ImageFile.ImageFile):
         if self.fp is None or not _accept(self.fp.read(len(container.SIGNATURE))):
             raise SyntaxError("not a .cwic file")
         self.fp.seek(0)
-        header, metadata = container.read_preamble(cast(BinaryIO, self.fp))
+        header = container.read_preamble(cast(BinaryIO, self.fp))
         self._size, self._mode = header.size, header.mode
-        self.info.update(quality=header.quality, model=header.model_id)
-        self.info.update((name, value) for name in _METADATA if (value := getattr(metadata, name)) is not None)
+        self.info["model"] = header.model_id
+        quality = models.quality_of_file(header)
+        if quality is not None:
+            self.info["cwic_quality"] = quality
+        self.info.update(header.metadata.present())
         self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
-        self._decoding = threading.Lock()  # threads may share an image: one of them decodes, the others wait
+        # Threads may share an image: one of them decodes, the others wait.
+        self._decoding = threading.Lock()
 
     def verify(self) -> None:
-        """Check the whole file without decoding it; FormatError names the damaged section. Closes the file."""
+        """Check the whole file without decoding it; FormatError names the damaged section.
+
+        Closes the file.
+        """
         try:
             container.read(self._read_file())
         finally:
@@ -72,7 +85,10 @@ class CwicImageFile(ImageFile.ImageFile):
             return super().load()
 
     def load_seek(self, pos: int) -> None:
-        """Stay where we are: the file has been replaced by its pixels. That this exists makes Pillow's Parser wait."""
+        """Stay where we are: the file has been replaced by its pixels.
+
+        That this exists makes Pillow's Parser wait.
+        """
 
     def _read_file(self) -> bytes:
         if self.fp is None:
@@ -81,14 +97,16 @@ class CwicImageFile(ImageFile.ImageFile):
         return self.fp.read()
 
     def _decode(self) -> bytes:
-        from . import codec
+        from .decoding import decode_container
 
         tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
         found = (container.salvage if tolerant else container.read)(self._read_file())
-        pixels = codec.decode_container(found)  # uint8 [H,W] or [H,W,C]
+        pixels = decode_container(found)  # uint8 [H,W] or [H,W,C]
         if found.damage:
             name = os.fsdecode(self.filename) or "the .cwic file"
-            warnings.warn(f"{name} is damaged, the rest is shown: {'; '.join(found.damage)}", stacklevel=3)
+            warnings.warn(
+                f"{name} is damaged, the rest is shown: {'; '.join(found.damage)}", stacklevel=3
+            )
         return pixels.tobytes()
 
 
@@ -96,7 +114,9 @@ def _save_all(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     others = list(im.encoderinfo.pop("append_images", []))
     frames = sum(getattr(picture, "n_frames", 1) for picture in [im, *others])
     if frames != 1:
-        raise ValueError(f"a .cwic file holds one picture, found {frames}: save each under a name of its own")
+        raise ValueError(
+            f"a .cwic file holds one picture, found {frames}: save each under a name of its own"
+        )
     _save(im, fp, filename)
 
 
@@ -104,12 +124,16 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
     emptied = _emptied_by_opening(fp)
     try:
         if im.encoderinfo.get("append"):
-            raise ValueError("append=True: a .cwic file holds one picture, nothing can be appended to it")
+            raise ValueError(
+                "append=True: a .cwic file holds one picture, nothing can be appended to it"
+            )
         fp.write(_encode(im))
     except Exception as error:
         if emptied:
             _add_to_message(
-                error, f"{os.fsdecode(filename)} was emptied when it was opened for saving; what was in it is gone"
+                error,
+                f"{os.fsdecode(filename)} was emptied when it was opened for saving; what was in "
+                "it is gone",
             )
         raise
 
@@ -117,16 +141,18 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 def _encode(im: Image.Image) -> bytes:
     import numpy as np
 
-    from . import codec
+    from .encoding import encode
 
     options = dict(im.encoderinfo)
-    unknown = sorted(options.keys() - {*_ENCODER_OPTIONS, *_METADATA, "append"})
+    unknown = sorted(options.keys() - {*OPTION_NAMES, *METADATA_NAMES, "append"})
     if unknown:  # pipelines pass one set of options to every format: say so, and go on
-        known = ", ".join(_ENCODER_OPTIONS + _METADATA)
-        warnings.warn(f"saving as CWIC ignores {', '.join(unknown)}; it knows {known}", stacklevel=4)
+        known = ", ".join(OPTION_NAMES + METADATA_NAMES)
+        warnings.warn(
+            f"saving as CWIC ignores {', '.join(unknown)}; it knows {known}", stacklevel=4
+        )
     picture = np.asarray(_in_stored_mode(im))  # uint8 [H,W] or [H,W,C]
-    arguments = {name: options[name] for name in _ENCODER_OPTIONS if name in options}
-    return codec.encode(picture, **arguments, **_metadata(im))
+    arguments = {name: options[name] for name in OPTION_NAMES if name in options}
+    return encode(picture, EncodeOptions.from_keywords(**arguments, **_metadata(im)))
 
 
 def _metadata(im: Image.Image) -> dict[str, Any]:
@@ -157,8 +183,9 @@ def _in_stored_mode(im: Image.Image) -> Image.Image:
 def _emptied_by_opening(fp: IO[bytes]) -> bool:
     """Whether `fp` is an empty file that was there before it was opened.
 
-    Pillow empties the file before it calls a plugin, and does not say whether there was one. A file just created has
-    one time stamp for everything; one that was truncated has been modified after its last access.
+    Pillow empties the file before it calls a plugin, and does not say whether there was one. A file
+    just created has one time stamp for everything; one that was truncated has been modified after
+    its last access.
     """
     try:
         state = os.fstat(fp.fileno())

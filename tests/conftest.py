@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tiny_model
 from PIL import Image
+from processes import environment
 
 import pillow_cwic
-from pillow_cwic.demo import SHIPPED
+from pillow_cwic.tools.demo import SHIPPED
 
 
 @pytest.fixture(scope="session")
@@ -23,10 +25,31 @@ def photo() -> Image.Image:
 
 
 @pytest.fixture(scope="session")
+def pixels(photo: Image.Image) -> np.ndarray:
+    """`photo`, mirrored to 300 x 220 pixels: several windows, once these are made small."""
+    a = np.asarray(photo)
+    missing = (0, 220 - a.shape[0]), (0, 300 - a.shape[1]), (0, 0)
+    return np.ascontiguousarray(np.pad(a, missing, mode="symmetric"))
+
+
+@pytest.fixture(scope="session")
+def face() -> Image.Image:
+    """RGB, 256 x 192 pixels of the demo's picture."""
+    with Image.open(SHIPPED) as image:
+        return image.convert("RGB").crop((120, 20, 376, 212))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights file of `tiny_model`: 8 qualities, in no manifest."""
+    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
+    tiny_model.export(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def cwic_bytes(photo: Image.Image) -> bytes:
     """`photo` as a .cwic file, quality 0.3, without metadata."""
-    import numpy as np
-
     return pillow_cwic.encode(np.asarray(photo), quality=0.3)
 
 
@@ -43,10 +66,9 @@ def fresh_python() -> Callable[..., str]:
     """Run code in a new interpreter with the same package; its stdout. Warnings there are errors, too."""
 
     def run(code: str, *arguments: object) -> str:
-        root = Path(pillow_cwic.__file__).parents[1]
-        environment = {**os.environ, "PYTHONPATH": str(root)}
         command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        variables = environment()
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout
 

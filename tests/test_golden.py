@@ -12,25 +12,32 @@ import torch
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic import codec, container, tiling, weights, workers
+from pillow_cwic import decoding
+from pillow_cwic.format import container
+from pillow_cwic.format.grid import tiles
+from pillow_cwic.runtime import threads
+from pillow_cwic.weights import models
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN = sorted(FOLDER.glob("*.cwic"))
 TINY = sorted((FOLDER / "tiny").glob("*.cwic"))
-BOTH = [pytest.param(path, id="/".join(path.relative_to(FOLDER).with_suffix("").parts)) for path in GOLDEN + TINY]
+BOTH = [
+    pytest.param(path, id="/".join(path.relative_to(FOLDER).with_suffix("").parts))
+    for path in GOLDEN + TINY
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def tiny() -> None:
     """The tiny model is in no manifest."""
-    weights.load(FOLDER / "tiny" / "tiny.safetensors", torch.device("cpu"))
+    models.load(FOLDER / "tiny" / "tiny.safetensors", torch.device("cpu"))
 
 
 def test_the_golden_files_are_there_and_small():
     """Eight files of the default model, every mode among them, less than 100 kB."""
     headers = [container.read_header(path) for path in GOLDEN]
     assert {header.mode for header in headers} == {"L", "LA", "RGB", "RGBA"}
-    assert {header.model_id for header in headers} == {weights.find(None).id}
+    assert {header.model_id for header in headers} == {models.find(None).id}
     assert len(GOLDEN) == 8
     assert sum(path.stat().st_size for path in GOLDEN) < 100_000
 
@@ -44,7 +51,9 @@ def test_the_golden_files_of_the_tiny_model_are_there_and_small():
         ("RGB", True),
         ("RGB", False),
     ]
-    assert {header.model_id for header in headers} == {weights.find(FOLDER / "tiny" / "tiny.safetensors").id}
+    assert {header.model_id for header in headers} == {
+        models.find(FOLDER / "tiny" / "tiny.safetensors").id
+    }
     assert sum(path.stat().st_size for path in (FOLDER / "tiny").iterdir()) < 250_000
 
 
@@ -64,15 +73,15 @@ def test_decoded_codes_are_coded_to_the_same_bytes(path):
     """Entropy coder and container reproduce the file byte for byte from its own codes, levels and metadata."""
     data = path.read_bytes()
     parsed = container.read(data)
-    header, model = parsed.header, weights.load(parsed.header.model_id, torch.device("cpu"))
-    boxes = tiling.tiles(*header.size, header.tile_size)
+    header, model = parsed.header, models.load(parsed.header.model_id, torch.device("cpu"))
+    boxes = tiles(*header.size, header.tile_size)
 
     def again(job):
         stream, box = job
         codes, level = model.entropy.decode(stream, (box.height, box.width), header.quality_index)
         return model.entropy.encode(codes, level, header.quality_index)
 
-    tiles = workers.map_one_thread(again, zip(parsed.tiles, boxes, strict=True))
+    tiles = threads.map_one_thread(again, zip(parsed.tiles, boxes, strict=True))
     assert container.write(header, tiles, parsed.alpha, parsed.metadata, parsed.quality_map) == data
 
 
@@ -88,10 +97,10 @@ def test_the_golden_region_file_carries_its_quality_map():
     path = FOLDER / "region.cwic"
     parsed = container.read(path.read_bytes())
     blocks = np.asarray(Image.open(io.BytesIO(parsed.quality_map))).astype(int) - 128
-    half = weights.load(None, torch.device("cpu")).config.quality_count / 2
+    half = models.load(None, torch.device("cpu")).config.quality_count / 2
     far, near = round((64 - 128) / 128 * half), round((255 - 128) / 128 * half)
     assert blocks.tolist() == [[far] * 6, *[[far, far, near, near, far, far]] * 2, [far] * 6]
-    shift = codec._quality_shift(parsed)
+    shift = decoding._quality_shift(parsed)
     assert shift is not None
     assert shift.shape == (8, 12)
     assert (shift[:, :3] == far).all()

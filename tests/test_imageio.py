@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic import FormatError, metrics
+from pillow_cwic import FormatError
+from pillow_cwic.metrics import pictures
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,9 @@ def test_imread_takes_any_source(cwic_file: Path, cwic_bytes: bytes) -> None:
     assert np.array_equal(iio.imread(cwic_bytes, plugin="cwic"), expected)
 
 
-@pytest.mark.parametrize(("index", "shape"), [(None, (72, 88, 3)), (0, (72, 88, 3)), (..., (1, 72, 88, 3))])
+@pytest.mark.parametrize(
+    ("index", "shape"), [(None, (72, 88, 3)), (0, (72, 88, 3)), (..., (1, 72, 88, 3))]
+)
 def test_index(cwic_file: Path, index: object, shape: tuple[int, ...]) -> None:
     """The one picture is index 0 and the default; `...` is a batch of one, in pixels and in properties."""
     assert iio.imread(cwic_file, index=index).shape == shape
@@ -93,7 +96,9 @@ def test_properties_agree_with_pixels(channels: int | None, mode: str) -> None:
     data = pillow_cwic.encode(np.full(shape, 90, np.uint8))
     assert iio.immeta(data, extension=".cwic")["mode"] == mode
     properties, picture = iio.improps(data, extension=".cwic"), iio.imread(data, extension=".cwic")
-    assert (properties.shape, properties.dtype) == (picture.shape, picture.dtype) == (shape, np.uint8)
+    assert (
+        (properties.shape, properties.dtype) == (picture.shape, picture.dtype) == (shape, np.uint8)
+    )
 
 
 def test_metadata(photo: Image.Image) -> None:
@@ -125,7 +130,9 @@ def test_broken_exif_is_kept_as_bytes(array: np.ndarray) -> None:
     assert iio.immeta(data, extension=".cwic")["exif"] == b"not exif at all"
 
 
-def test_reading_properties_loads_no_torch(cwic_file: Path, fresh_python: Callable[..., str]) -> None:
+def test_reading_properties_loads_no_torch(
+    cwic_file: Path, fresh_python: Callable[..., str]
+) -> None:
     """improps and immeta in a fresh process decode nothing."""
     code = """if True:
         import sys, pillow_cwic
@@ -166,7 +173,14 @@ def test_options_are_the_encoders(array: np.ndarray) -> None:
     """All options of pillow_cwic.encode are keywords of imwrite."""
     mask = np.full((72, 88), 128, np.uint8)
     mask[:36] = 220
-    options = {"quality": 0.6, "importance": mask, "device": "cpu", "xmp": b"<x/>", "comment": b"c", "dpi": (72, 72)}
+    options = {
+        "quality": 0.6,
+        "importance": mask,
+        "device": "cpu",
+        "xmp": b"<x/>",
+        "comment": b"c",
+        "dpi": (72, 72),
+    }
     data = iio.imwrite("<bytes>", array, extension=".cwic", **options)
     assert data == pillow_cwic.encode(array, **options)
     assert len(iio.imwrite("<bytes>", array, extension=".cwic", max_bytes=900)) <= 900
@@ -178,7 +192,7 @@ def test_grey(array: np.ndarray, shape: tuple[int, ...]) -> None:
     grey = array[:, :, 1].reshape(shape)
     back = iio.imread(iio.imwrite("<bytes>", grey, extension=".cwic"), extension=".cwic")
     assert back.shape == (72, 88)
-    assert metrics.psnr(grey.reshape(72, 88), back) > 24
+    assert pictures.psnr(grey.reshape(72, 88), back) > 24
 
 
 def test_batches_of_one(array: np.ndarray) -> None:
@@ -192,7 +206,9 @@ def test_batches_of_one(array: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda a: [a, a], lambda a: np.stack([a, a, a]), lambda a: []])
-def test_other_batches_are_refused(array: np.ndarray, make: Callable[[np.ndarray], object], tmp_path: Path) -> None:
+def test_other_batches_are_refused(
+    array: np.ndarray, make: Callable[[np.ndarray], object], tmp_path: Path
+) -> None:
     """More than one picture, or none, is a ValueError that says how many; no file is made."""
     batch = make(array)
     with pytest.raises(ValueError, match=f"holds one picture, found a batch of {len(batch)}"):
@@ -220,7 +236,11 @@ def test_writing_twice_is_refused(array: np.ndarray, tmp_path: Path) -> None:
     ],
 )
 def test_wrong_pixels(
-    array: np.ndarray, change: Callable[[np.ndarray], np.ndarray], error: type[Exception], message: str, tmp_path: Path
+    array: np.ndarray,
+    change: Callable[[np.ndarray], np.ndarray],
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
 ) -> None:
     """Pixels that are not uint8, or none at all, are refused by name; an existing file stays as it was."""
     path = tmp_path / "precious.cwic"

@@ -47,7 +47,13 @@ def test_registering_again_changes_nothing() -> None:
     from PIL import Image
 
     def state() -> list[object]:
-        return [list(Image.ID), dict(Image.EXTENSION), dict(Image.MIME), len(extension_list), list(known_plugins)]
+        return [
+            list(Image.ID),
+            dict(Image.EXTENSION),
+            dict(Image.MIME),
+            len(extension_list),
+            list(known_plugins),
+        ]
 
     before = state()
     pillow_cwic.register()
@@ -69,7 +75,9 @@ def test_public_names() -> None:
 def test_run_time_dependencies() -> None:
     """The package needs the agreed libraries at run time and no others."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert {re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]} == RUN_TIME
+    assert {
+        re.match(r"[\w-]+", requirement)[0] for requirement in project["dependencies"]
+    } == RUN_TIME
 
 
 def test_constraints_pin_what_is_needed() -> None:
@@ -93,7 +101,10 @@ def test_readme_tree_names_existing_files() -> None:
     """Every module that the README's file tree names is there, and no module of the package's top level is missing."""
     tree = (ROOT / "README.md").read_text().split("## What is where")[1].split("```")[1]
     named = set(re.findall(r"\b(\w+\.py)\b", tree))
-    present = {path.name for path in (ROOT / "pillow_cwic").glob("*.py")} - {"__init__.py", "__main__.py"}
+    present = {path.name for path in (ROOT / "pillow_cwic").glob("*.py")} - {
+        "__init__.py",
+        "__main__.py",
+    }
     assert named == present
 
 
@@ -113,7 +124,10 @@ def test_wheel_is_complete() -> None:
         pytest.skip("an editable install has no wheel to look into")
     manifest = json.loads((ROOT / "weights_manifest.json").read_text())
     models = {f"data/{entry['file']}" for entry in manifest["models"] if not entry["urls"]}
-    recipes = {f"pillow_cwic/training/recipes/{path.name}" for path in (ROOT / "training" / "recipes").glob("*.toml")}
+    recipes = {
+        f"pillow_cwic/training/recipes/{path.name}"
+        for path in (ROOT / "training" / "recipes").glob("*.toml")
+    }
     expected = {"weights_manifest.json", "py.typed", "data/astronaut.webp"}
     assert models
     assert files >= {f"pillow_cwic/{name}" for name in expected | models} | recipes

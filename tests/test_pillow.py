@@ -16,7 +16,9 @@ import pytest
 from PIL import Image, ImageChops, ImageCms, ImageFile, UnidentifiedImageError
 
 import pillow_cwic
-from pillow_cwic import CwicError, FormatError, container, metrics
+from pillow_cwic import CwicError, FormatError
+from pillow_cwic.format import container
+from pillow_cwic.metrics import pictures
 
 
 def saved(image: Image.Image, **options: object) -> bytes:
@@ -50,13 +52,16 @@ def test_load_without_importing_the_package_by_name(cwic_file: Path, photo: Imag
         for source in (cwic_file, str(cwic_file), file, BytesIO(cwic_file.read_bytes())):
             with Image.open(source) as image:
                 assert np.array_equal(np.asarray(image), expected)
-    assert metrics.psnr(np.asarray(photo), expected) > 24
+    assert pictures.psnr(np.asarray(photo), expected) > 24
 
 
 def test_info_names_the_model(cwic_bytes: bytes) -> None:
     """info has the quality on the dial and the model's id, as read_header has them."""
     header = pillow_cwic.read_header(cwic_bytes)
-    assert Image.open(BytesIO(cwic_bytes)).info == {"quality": header.quality, "model": header.model_id}
+    assert Image.open(BytesIO(cwic_bytes)).info == {
+        "quality": header.quality,
+        "model": header.model_id,
+    }
     assert header.quality == pytest.approx(0.3, abs=0.5 / 63)
 
 
@@ -79,7 +84,9 @@ def test_threads_share_an_image(cwic_file: Path) -> None:
     assert set(found) == {pillow_cwic.decode(cwic_file.read_bytes()).tobytes()}
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda im: pickle.loads(pickle.dumps(im))])
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda im: pickle.loads(pickle.dumps(im))]
+)
 def test_copies(cwic_file: Path, duplicate: Callable[[Image.Image], Image.Image]) -> None:
     """An image that was not loaded yet can be copied, deep-copied and pickled; the copy outlives the file."""
     with Image.open(cwic_file) as image:
@@ -150,7 +157,9 @@ def test_decompression_bomb(cwic_file: Path, monkeypatch: pytest.MonkeyPatch) ->
 # --- bad files -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", [b"", b"\x89CWIC", b"\x89CWIC\r\n\x1b" + bytes(80), b"GIF89a.cwic"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x89CWIC", b"\x89CWIC\r\n\x1b" + bytes(80), b"GIF89a.cwic"]
+)
 def test_not_a_cwic(content: bytes) -> None:
     """What does not start with the signature is Pillow's UnidentifiedImageError."""
     with pytest.raises(UnidentifiedImageError):
@@ -213,7 +222,7 @@ def test_round_trip(photo: Image.Image, mode: str, size: tuple[int, int]) -> Non
     if mode.endswith("A"):
         assert back.getchannel("A").tobytes() == image.getchannel("A").tobytes()
     colours = ("RGB", "L")[mode.startswith("L")]
-    assert metrics.psnr(np.asarray(image.convert(colours)), np.asarray(back.convert(colours))) > 20
+    assert pictures.psnr(np.asarray(image.convert(colours)), np.asarray(back.convert(colours))) > 20
 
 
 def palette(photo: Image.Image) -> Image.Image:
@@ -236,7 +245,9 @@ def transparent_colour(mode: str) -> Callable[[Image.Image], Image.Image]:
 
 
 def converted(mode: str) -> Callable[[Image.Image], Image.Image]:
-    return lambda photo: photo.convert("RGBA" if mode == "RGBa" else "LA" if mode == "La" else mode).convert(mode)
+    return lambda photo: photo.convert(
+        "RGBA" if mode == "RGBa" else "LA" if mode == "La" else mode
+    ).convert(mode)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +265,9 @@ def converted(mode: str) -> Callable[[Image.Image], Image.Image]:
         (converted("RGBX"), "RGB"),
     ],
 )
-def test_exact_conversions(photo: Image.Image, make: Callable[[Image.Image], Image.Image], mode: str) -> None:
+def test_exact_conversions(
+    photo: Image.Image, make: Callable[[Image.Image], Image.Image], mode: str
+) -> None:
     """Modes that convert without loss are saved as what they convert to, without a word."""
     image = make(photo)
     assert saved(image) == saved(image.convert(mode))
@@ -264,7 +277,9 @@ def test_exact_conversions(photo: Image.Image, make: Callable[[Image.Image], Ima
 @pytest.mark.parametrize("mode", ["I", "F", "I;16", "CMYK", "YCbCr", "LAB", "HSV"])
 def test_lossy_conversions_are_refused(mode: str) -> None:
     """Modes that would lose something are an OSError that says what to do."""
-    with pytest.raises(OSError, match=f"cannot write mode {mode} as CWIC: convert to L, LA, RGB or RGBA first"):
+    with pytest.raises(
+        OSError, match=f"cannot write mode {mode} as CWIC: convert to L, LA, RGB or RGBA first"
+    ):
         saved(Image.new(mode, (4, 4)))
 
 
@@ -275,7 +290,7 @@ def test_quality_is_a_dial(photo: Image.Image) -> None:
     """More quality is more bytes and less error, from 0 to 1; 0.5 is the default."""
     files = [saved(photo, quality=q) for q in (0, 0.25, 0.5, 0.75, 1)]
     sizes = [len(file) for file in files]
-    errors = [-metrics.psnr(np.asarray(photo), pillow_cwic.decode(file)) for file in files]
+    errors = [-pictures.psnr(np.asarray(photo), pillow_cwic.decode(file)) for file in files]
     assert sizes == sorted(sizes)
     assert errors == sorted(errors, reverse=True)
     assert saved(photo) == files[2]
@@ -298,7 +313,9 @@ def test_importance_moves_bits(photo: Image.Image) -> None:
     assert data == saved(photo, quality=0.5, importance=np.asarray(mask))
 
     def errors(file: bytes) -> np.ndarray:
-        return np.abs(pillow_cwic.decode(file).astype(float) - np.asarray(photo.convert("RGB"))).mean((0, 2))
+        return np.abs(
+            pillow_cwic.decode(file).astype(float) - np.asarray(photo.convert("RGB"))
+        ).mean((0, 2))
 
     change = errors(data) / errors(saved(photo, quality=0.5))  # of every column
     assert change[:40].mean() < 0.95
@@ -312,16 +329,26 @@ def test_importance_moves_bits(photo: Image.Image) -> None:
         ({"quality": -0.1}, ValueError, r"quality is 0\.\.1, found -0\.1"),
         ({"quality": float("nan")}, ValueError, r"quality is 0\.\.1, found nan"),
         ({"quality": "high"}, ValueError, "quality is a number in 0..1, found 'high'"),
-        ({"quality": 0.5, "bpp": 0.2}, ValueError, "give one of quality, bpp and max_bytes, found quality and bpp"),
+        (
+            {"quality": 0.5, "bpp": 0.2},
+            ValueError,
+            "give one of quality, bpp and max_bytes, found quality and bpp",
+        ),
         ({"bpp": 0}, ValueError, "bpp is .* above 0.*found 0"),
         ({"max_bytes": -3}, ValueError, "max_bytes is .* above 0.*found -3"),
-        ({"max_bytes": 40}, ValueError, r"max_bytes = 40: the smallest file of this picture has \d+ bytes"),
+        (
+            {"max_bytes": 40},
+            ValueError,
+            r"max_bytes = 40: the smallest file of this picture has \d+ bytes",
+        ),
         ({"importance": np.zeros((4, 4))}, ValueError, "importance is .*found float64"),
         ({"model": "no-such-model"}, pillow_cwic.WeightsError, "no-such-model"),
         ({"append": True}, ValueError, "a .cwic file holds one picture"),
     ],
 )
-def test_wrong_options(photo: Image.Image, options: dict[str, object], error: type[Exception], message: str) -> None:
+def test_wrong_options(
+    photo: Image.Image, options: dict[str, object], error: type[Exception], message: str
+) -> None:
     """A wrong option is an error that names it, its range and the value found."""
     with pytest.raises(error, match=message):
         saved(photo, **options)
@@ -389,7 +416,9 @@ def test_what_stays_with_an_image(photo: Image.Image) -> None:
 
     So it is with Pillow's PNG and JPEG. None or b"" leaves a block out.
     """
-    first = reopened(photo, icc_profile=ICC, comment=b"hello", exif=exif_block(), xmp=b"<x/>", dpi=(72, 72))
+    first = reopened(
+        photo, icc_profile=ICC, comment=b"hello", exif=exif_block(), xmp=b"<x/>", dpi=(72, 72)
+    )
     again = reopened(first)
     assert again.info["icc_profile"] == ICC
     assert again.info["comment"] == b"hello"
@@ -398,7 +427,9 @@ def test_what_stays_with_an_image(photo: Image.Image) -> None:
     assert not {"icc_profile", "comment"} & bare.info.keys()
 
 
-def test_reading_metadata_decodes_nothing(photo: Image.Image, fresh_python: Callable[..., str], tmp_path: Path) -> None:
+def test_reading_metadata_decodes_nothing(
+    photo: Image.Image, fresh_python: Callable[..., str], tmp_path: Path
+) -> None:
     """getexif() on an opened file needs no pixels and loads no torch."""
     path = tmp_path / "x.cwic"
     photo.save(path, exif=exif_block())
@@ -443,10 +474,15 @@ def test_failed_save_into_memory(photo: Image.Image) -> None:
     assert GONE not in str(caught.value)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="needs /dev/full, a device that is always full"
+)
 def test_full_disk(photo: Image.Image) -> None:
     """A disk that fills up is the system's own OSError."""
-    with pytest.raises(OSError, match="No space left on device"), open("/dev/full", "wb", buffering=0) as file:  # noqa: PTH123
+    with (
+        pytest.raises(OSError, match="No space left on device"),
+        open("/dev/full", "wb", buffering=0) as file,
+    ):  # noqa: PTH123
         photo.save(file, "CWIC")
 
 
@@ -464,7 +500,10 @@ def test_pillow_pipeline(cwic_file: Path, tmp_path: Path) -> None:
 
 def test_header_is_exported(cwic_file: Path) -> None:
     """read_header takes bytes, a path or a file, and gives the container's Header."""
-    headers = [pillow_cwic.read_header(source) for source in (cwic_file, str(cwic_file), cwic_file.read_bytes())]
+    headers = [
+        pillow_cwic.read_header(source)
+        for source in (cwic_file, str(cwic_file), cwic_file.read_bytes())
+    ]
     with cwic_file.open("rb") as file:
         headers.append(pillow_cwic.read_header(file))
     assert all(header == headers[0] for header in headers)

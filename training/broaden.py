@@ -2,10 +2,11 @@
 
     python training/broaden.py WEIGHTS.safetensors RECIPE.toml OUT.safetensors
 
-WEIGHTS are a run's `weights.safetensors` and RECIPE the larger model's; the models may differ in `quarter_channels`,
-`eighth_channels` and `sixteenth_channels` alone. A layer's new outputs start as a fresh network's do, behind the old
-ones, and what is new among its inputs has no weight yet, so that the pictures stay the same and yet what reads
-the new channels learns at once. Training goes on from there with `--from OUT.safetensors`.
+WEIGHTS are a run's `weights.safetensors` and RECIPE the larger model's; the models may differ in
+`quarter_channels`, `eighth_channels` and `sixteenth_channels` alone. A layer's new outputs start as
+a fresh network's do, behind the old ones, and what is new among its inputs has no weight yet, so
+that the pictures stay the same and yet what reads the new channels learns at once. Training goes on
+from there with `--from OUT.safetensors`.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pillow_cwic.training import recipe as recipes
-from pillow_cwic.training.joint import JointCodec
+from pillow_cwic.training.joint_codec import JointCodec
 
 
 def main() -> None:

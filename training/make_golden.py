@@ -2,10 +2,11 @@
 
 python training/make_golden.py tests/golden
 
-Files of the default model go there, those of a tiny model into `tiny`, beside its weights file. The tiny model is not
-trained, but its codes, levels and predictions take many values, past the ladder and past what counts as context; it is
-the one of the document's test vectors. What is in `tiny` already stays as it is: a new default model changes the others
-only. To make it anew, remove the folder, and put its numbers into docs/format.md again.
+Files of the default model go there, those of a tiny model into `tiny`, beside its weights file. The
+tiny model is not trained, but its codes, levels and predictions take many values, past the ladder
+and past what counts as context; it is the one of the document's test vectors. What is in `tiny`
+already stays as it is: a new default model changes the others only. To make it anew, remove the
+folder, and put its numbers into docs/format.md again.
 """
 
 import sys
@@ -16,10 +17,10 @@ import torch
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic.config import ModelConfig
-from pillow_cwic.demo import SHIPPED
-from pillow_cwic.training.export import export_weights
-from pillow_cwic.training.joint import JointCodec
+from pillow_cwic.networks.config import ModelConfig
+from pillow_cwic.tools.demo import SHIPPED
+from pillow_cwic.training.integer_weights import export_weights
+from pillow_cwic.training.joint_codec import JointCodec
 
 Pictures = dict[str, tuple[np.ndarray, dict[str, object]]]
 
@@ -54,7 +55,13 @@ def golden_pictures(photo: np.ndarray) -> Pictures:
         "one-pixel": (photo[:1, :1], {}),
         "metadata": (
             patch,
-            {"icc_profile": b"icc", "exif": b"Exif\0\0MM", "xmp": b"<x/>", "dpi": (300, 299.5), "comment": "hej"},
+            {
+                "icc_profile": b"icc",
+                "exif": b"Exif\0\0MM",
+                "xmp": b"<x/>",
+                "dpi": (300, 299.5),
+                "comment": "hej",
+            },
         ),
         "region": (face, {"quality": 0.4, "importance": importance}),
     }
@@ -86,7 +93,9 @@ def write_tiny(path: Path) -> None:
         for step in codec.planes.step:
             step.out.weight.mul_(10.0)
         for gain in (codec.encoder.gain, codec.decoder.gain):
-            gain.coefficients[0, :3] += torch.tensor([3.0, 2.0, 1.0])  # large codes in the channels that most keep
+            gain.coefficients[0, :3] += torch.tensor(
+                [3.0, 2.0, 1.0]
+            )  # large codes in the channels that most keep
         last = codec.encoder.importance[-1]
         last.weight.mul_(3000.0)  # levels that differ from place to place
         last.bias.fill_(1.5)

@@ -2,9 +2,10 @@
 
     python training/stretch.py WEIGHTS.safetensors OUT.safetensors --lowest -0.08 --highest 0.03
 
-WEIGHTS are a run's `weights.safetensors`. The logarithm of every gain, the encoder's and the decoder's alike, changes
-by these amounts at the two ends and not at all in the middle; features stay what they were. Lambda at the ends follows
-as the square of the gain: multiply the recipe's by the two numbers that are printed.
+WEIGHTS are a run's `weights.safetensors`. The logarithm of every gain, the encoder's and the
+decoder's alike, changes by these amounts at the two ends and not at all in the middle; features
+stay what they were. Lambda at the ends follows as the square of the gain: multiply the recipe's by
+the two numbers that are printed.
 """
 
 import argparse
@@ -24,11 +25,16 @@ def main() -> None:
     options = parser.parse_args()
     weights = load_file(options.weights)
     for part in ("encoder", "decoder"):
-        coefficients = weights[f"{part}.gain.coefficients"]  # [3,n]: of 1, t and t^2, t from -1 to 1
+        coefficients = weights[
+            f"{part}.gain.coefficients"
+        ]  # [3,n]: of 1, t and t^2, t from -1 to 1
         coefficients[1] += (options.highest - options.lowest) / 2
         coefficients[2] += (options.highest + options.lowest) / 2
     save_file(weights, options.out)
-    print(f"lambda_min times {math.exp(2 * options.lowest):.3f}, lambda_max times {math.exp(2 * options.highest):.3f}")
+    print(
+        f"lambda_min times {math.exp(2 * options.lowest):.3f}, lambda_max times "
+        f"{math.exp(2 * options.highest):.3f}"
+    )
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python training/widen.py WEIGHTS.safetensors RECIPE.toml OUT.safetensors --data TAR [TAR...]
 
-WEIGHTS are a run's `weights.safetensors` and RECIPE the wider model's; both models may differ in `kept_planes` alone.
-The new channels stand behind the old ones. They are linear at first, and chosen so that they explain as much as linear
-channels can of what the narrower model leaves over at its highest quality: a reduced-rank regression of its error on
-16x16 blocks of pixels. Everything else about them is silent. Training goes on from there with `--from OUT.safetensors`.
+WEIGHTS are a run's `weights.safetensors` and RECIPE the wider model's; both models may differ in
+`kept_planes` alone. The new channels stand behind the old ones. They are linear at first, and
+chosen so that they explain as much as linear channels can of what the narrower model leaves over at
+its highest quality: a reduced-rank regression of its error on 16x16 blocks of pixels. Everything
+else about them is silent. Training goes on from there with `--from OUT.safetensors`.
 """
 
 import argparse
@@ -16,11 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pillow_cwic.config import ModelConfig
+from pillow_cwic.networks.config import ModelConfig
 from pillow_cwic.training import recipe as recipes
-from pillow_cwic.training.data import Source, load_pool, open_data
-from pillow_cwic.training.joint import JointCodec
-from pillow_cwic.training.principal import OUTPUTS_PER_LOG, blocks_of
+from pillow_cwic.training.crops import Source, load_pool, open_data
+from pillow_cwic.training.initial import OUTPUTS_PER_LOG, blocks_of
+from pillow_cwic.training.joint_codec import JointCodec
 
 LAST = 32
 """The last so many channels of the narrower model are the pattern for the new ones' gains and step sizes."""
@@ -40,7 +41,9 @@ def main() -> None:
     narrow, wide = JointCodec(narrower(recipe.model, given)).eval(), JointCodec(recipe.model).eval()
     narrow.load_state_dict(given)
     torch.manual_seed(recipe.seed)
-    pool, _ = load_pool(open_data(options.data, recipe.data, 2).train, recipe.data, torch.device("cpu"), 2)
+    pool, _ = load_pool(
+        open_data(options.data, recipe.data, 2).train, recipe.data, torch.device("cpu"), 2
+    )
     wide.load_state_dict(embedded(narrow, wide))
     print(fit(narrow, wide, *collect(narrow, pool, options.blocks)))
     weights = {name: tensor.half().contiguous() for name, tensor in wide.state_dict().items()}
@@ -56,9 +59,11 @@ def narrower(wide: ModelConfig, given: dict[str, Tensor]) -> ModelConfig:
 
 def embedded(narrow: JointCodec, wide: JointCodec) -> dict[str, Tensor]:
     """The narrower model's weights at their places in the wider one, and 0 for the new channels."""
-    n, m = narrow.config.planes, wide.config.planes
+    n, m = narrow.config.channels, wide.config.channels
     old, rest = narrow.state_dict(), wide.state_dict()
-    both = torch.cat([torch.arange(n), torch.arange(n) + m])  # codes and multiples of COARSE; means and scales
+    both = torch.cat(
+        [torch.arange(n), torch.arange(n) + m]
+    )  # codes and multiples of COARSE; means and scales
     for name, tensor in rest.items():
         source = old[name]
         if source.shape == tensor.shape:
@@ -87,13 +92,17 @@ def collect(narrow: JointCodec, pool: Source, count: int) -> tuple[Tensor, Tenso
 @torch.no_grad()
 def fit(narrow: JointCodec, wide: JointCodec, blocks: Tensor, errors: Tensor) -> str:
     """Set up the new channels of `wide`; says how much of the error they can take away."""
-    n, m = narrow.config.planes, wide.config.planes
+    n, m = narrow.config.channels, wide.config.channels
     mean = blocks.mean(0)
     x = blocks - mean
     covariance = x.t() @ x / len(x)
     ridge = 1e-6 * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=x.dtype)
-    predict = torch.linalg.solve(covariance + ridge, x.t() @ errors / len(x))  # [768,768]: errors ~ x @ predict
-    directions = torch.linalg.eigh(predict.t() @ covariance @ predict)[1].flip(1)[:, : m - n]  # [768,m-n]
+    predict = torch.linalg.solve(
+        covariance + ridge, x.t() @ errors / len(x)
+    )  # [768,768]: errors ~ x @ predict
+    directions = torch.linalg.eigh(predict.t() @ covariance @ predict)[1].flip(1)[
+        :, : m - n
+    ]  # [768,m-n]
     analysis = predict @ directions
     columns = narrow.decoder.shortcut.weight[:, -LAST:, 0, 0]
     unit = float(columns.norm(dim=0).mean())
@@ -104,15 +113,24 @@ def fit(narrow: JointCodec, wide: JointCodec, blocks: Tensor, errors: Tensor) ->
         part.gain.coefficients[:, n:] = pattern.gain.coefficients[:, -LAST:].mean(1, keepdim=True)
     spreads = (x @ analysis).abs().mean(0) / unit
     old = narrow.encoder.shortcut
-    own = (x.float() @ old.weight[-4:, :, 0, 0].t()).abs().mean(0)  # of the channels whose distributions are taken over
+    # Of the channels whose distributions are taken over.
+    own = (x.float() @ old.weight[-4:, :, 0, 0].t()).abs().mean(0)
     for step, source in zip(wide.planes.step, narrow.planes.step, strict=True):
         start_scales(step.out, source.out, spreads, own)  # type: ignore[arg-type]
     left = (errors - x @ analysis @ directions.t()).square().mean()
-    return f"mean squared error {errors.square().mean() / 4 * 255**2:.2f}, with {m - n} more {left / 4 * 255**2:.2f}"
+    return (
+        f"mean squared error {errors.square().mean() / 4 * 255**2:.2f}, with {m - n} more "
+        f"{left / 4 * 255**2:.2f}"
+    )
 
 
-def start_scales(out: torch.nn.Conv2d, source: torch.nn.Conv2d, spreads: Tensor, own: Tensor) -> None:
-    """New channels' scales as the last four's, by how much wider or narrower they spread; their means stay 0."""
+def start_scales(
+    out: torch.nn.Conv2d, source: torch.nn.Conv2d, spreads: Tensor, own: Tensor
+) -> None:
+    """New channels' scales as the last four's, by how much wider or narrower they spread.
+
+    Their means stay 0.
+    """
     new, groups = len(spreads), len(spreads) // 4
     out.weight[-new:] = source.weight[-4:].repeat(groups, 1, 1, 1)
     out.bias[-new:] = source.bias[-4:].repeat(groups)  # type: ignore[index]

@@ -1,4 +1,7 @@
-"""`python -m pillow_cwic.training train | evaluate | export`. Modules that need torch are imported by the verbs."""
+"""`python -m pillow_cwic.training train | evaluate | export`.
+
+Modules that need torch are imported by the verbs.
+"""
 
 import argparse
 import sys
@@ -25,42 +28,91 @@ def parser() -> argparse.ArgumentParser:
     )
     verbs = top.add_subparsers(dest="verb", required=True)
     add_train(verbs.add_parser("train", help="train a model from a recipe and pictures"))
-    add_evaluate(verbs.add_parser("evaluate", help="rate-distortion by real files, beside Pillow's codecs"))
+    add_evaluate(
+        verbs.add_parser("evaluate", help="rate-distortion by real files, beside Pillow's codecs")
+    )
     add_export(verbs.add_parser("export", help="make a usable model from a run"))
     return top
 
 
 def add_train(train: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
-    train.add_argument("recipe", help="a TOML file, or the name of a shipped recipe (base, paper, small, smoke)")
-    train.add_argument("--data", nargs="+", required=True, metavar="DIR_OR_TAR", help="training pictures")
+    train.add_argument(
+        "recipe", help="a TOML file, or the name of a shipped recipe (base, paper, small, smoke)"
+    )
+    train.add_argument(
+        "--data", nargs="+", required=True, metavar="DIR_OR_TAR", help="training pictures"
+    )
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
-    train.add_argument("--minutes", type=float, help="wall-clock budget over all sessions; default: the recipe's")
-    train.add_argument("--steps", type=int, help="a budget in steps instead: reproducible, but of unknown duration")
-    train.add_argument("--stop-after", type=float, metavar="M", help="stop this session cleanly after M minutes")
+    train.add_argument(
+        "--minutes", type=float, help="wall-clock budget over all sessions; default: the recipe's"
+    )
+    train.add_argument(
+        "--steps", type=int, help="a budget in steps instead: reproducible, but of unknown duration"
+    )
+    train.add_argument(
+        "--stop-after", type=float, metavar="M", help="stop this session cleanly after M minutes"
+    )
     train.add_argument("--resume", action="store_true", help="continue the run in RUN")
-    train.add_argument("--from", type=Path, dest="initial", metavar="WEIGHTS", help="start from these weights")
+    train.add_argument(
+        "--from", type=Path, dest="initial", metavar="WEIGHTS", help="start from these weights"
+    )
     train.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
-    train.add_argument("--part-mib", type=float, default=0.0, metavar="N", help="cut checkpoints into parts of N MiB")
-    train.add_argument("--jobs", type=int, help="processes that decode pictures; default: one per processor")
-    train.add_argument("--threads", type=int, help="CPU threads of a step; 1 is fastest beside other busy processes")
+    train.add_argument(
+        "--part-mib",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="cut checkpoints into parts of N MiB",
+    )
+    train.add_argument(
+        "--jobs", type=int, help="processes that decode pictures; default: one per processor"
+    )
+    train.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads of a step; 1 is fastest beside other busy processes",
+    )
     train.add_argument("--quiet", action="store_true", help="no progress line")
 
 
 def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate`."""
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="names, ids or weights files")
-    evaluate.add_argument("--images", nargs="+", required=True, metavar="DIR_OR_TAR", help="test pictures")
-    evaluate.add_argument("--out", type=Path, default=Path("evaluation"), help="folder for rd.json, rd.md and rd.png")
-    evaluate.add_argument("--qualities", type=numbers, metavar="Q,Q,...", help="dial positions 0..1")
-    evaluate.add_argument("--indices", type=numbers, metavar="I,I,...", help="or quality indices 0..63")
     evaluate.add_argument(
-        "--efforts", type=whole_numbers, default=(0,), metavar="N,N,...", help="effort of the models' files"
+        "--images", nargs="+", required=True, metavar="DIR_OR_TAR", help="test pictures"
     )
-    evaluate.add_argument("--codecs", default="jpeg,jpeg2000,webp,avif", help="Pillow's codecs to run, or none")
-    evaluate.add_argument("--anchors", nargs="*", type=Path, default=[], metavar="FILE.json", help="published curves")
-    evaluate.add_argument("--beside", nargs="*", type=Path, default=[], metavar="RD.json", help="earlier evaluations")
-    evaluate.add_argument("--rates", type=numbers, metavar="LOW,HIGH", help="bpp range of the BD-rates")
+    evaluate.add_argument(
+        "--out", type=Path, default=Path("evaluation"), help="folder for rd.json, rd.md and rd.png"
+    )
+    evaluate.add_argument(
+        "--qualities", type=numbers, metavar="Q,Q,...", help="dial positions 0..1"
+    )
+    evaluate.add_argument(
+        "--indices",
+        type=whole_numbers,
+        metavar="I,I,...",
+        help="or quality indices, 0 to the model's last",
+    )
+    evaluate.add_argument(
+        "--efforts",
+        type=whole_numbers,
+        default=(0,),
+        metavar="N,N,...",
+        help="effort of the models' files",
+    )
+    evaluate.add_argument(
+        "--codecs", default="jpeg,jpeg2000,webp,avif", help="Pillow's codecs to run, or none"
+    )
+    evaluate.add_argument(
+        "--anchors", nargs="*", type=Path, default=[], metavar="FILE.json", help="published curves"
+    )
+    evaluate.add_argument(
+        "--beside", nargs="*", type=Path, default=[], metavar="RD.json", help="earlier evaluations"
+    )
+    evaluate.add_argument(
+        "--rates", type=numbers, metavar="LOW,HIGH", help="bpp range of the BD-rates"
+    )
     evaluate.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     evaluate.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
 
@@ -70,11 +122,17 @@ def add_export(export: argparse.ArgumentParser) -> None:
     export.add_argument("run", type=Path, metavar="RUN", help="the run folder that `train` wrote")
     export.add_argument("--name", help="the model's name; default: the run folder's")
     export.add_argument("--out", type=Path, help="default: RUN/export")
-    export.add_argument("--images", nargs="*", default=[], metavar="DIR_OR_TAR", help="pictures to calibrate with")
-    export.add_argument("--codecs", default="jpeg,jpeg2000,webp,avif", help="codecs for the table, or none")
+    export.add_argument(
+        "--images", nargs="*", default=[], metavar="DIR_OR_TAR", help="pictures to calibrate with"
+    )
+    export.add_argument(
+        "--codecs", default="jpeg,jpeg2000,webp,avif", help="codecs for the table, or none"
+    )
     export.add_argument("--licence", default="not stated", help="what others may do with the model")
     export.add_argument(
-        "--install", action="store_true", help='add it to your manifests: save(..., model="NAME") works'
+        "--install",
+        action="store_true",
+        help='add it to your manifests: save(..., model="NAME") works',
     )
     export.add_argument("--jobs", type=int, default=1, help="processes for the calibration")
 
@@ -96,29 +154,29 @@ def names(text: str) -> tuple[str, ...]:
 
 def run_train(options: argparse.Namespace) -> None:
     """`train`."""
-    from ..convert import processors
-    from .setup import Options
-    from .train import train
+    from ..runtime.machine import available_cores
+    from .run import train
+    from .run_setup import TrainOptions
 
     known = {key: value for key, value in vars(options).items() if key not in ("verb", "jobs")}
-    train(Options(**known, jobs=options.jobs or processors()))
+    train(TrainOptions(**known, jobs=options.jobs or available_cores()))
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """`evaluate`."""
-    from .evaluate import QUALITY_INDICES, Options, evaluate
+    from .evaluate import DIALS, EvaluateOptions, evaluate
 
     if options.qualities and options.indices:
         raise ValueError("give --qualities or --indices, not both")
     if options.rates and len(options.rates) != 2:
         raise ValueError(f"--rates is LOW,HIGH in bpp, found {len(options.rates)} numbers")
-    qualities = options.qualities or tuple(index / 63 for index in options.indices or QUALITY_INDICES)
     evaluate(
-        Options(
+        EvaluateOptions(
             models=options.models,
             images=options.images,
             out=options.out,
-            qualities=qualities,
+            qualities=options.qualities or DIALS,
+            indices=options.indices or (),
             efforts=options.efforts,
             codecs=names(options.codecs),
             anchors=tuple(options.anchors),
@@ -132,10 +190,10 @@ def run_evaluate(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """`export`."""
-    from .package import Options, package
+    from .export import ExportOptions, export
 
-    entry = package(
-        Options(
+    entry = export(
+        ExportOptions(
             run=options.run,
             name=options.name or options.run.resolve().name,
             out=options.out or options.run / "export",
@@ -149,7 +207,10 @@ def run_export(options: argparse.Namespace) -> None:
     path = (options.out or options.run / "export") / entry.file
     print(f"{path}: {entry.bytes} bytes, id {entry.id}")
     if not options.install:
-        print(f"To use it by name: pillow-cwic weights add {path.parent / 'manifest.json'}", file=sys.stderr)
+        print(
+            f"To use it by name: pillow-cwic weights add {path.parent / 'manifest.json'}",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

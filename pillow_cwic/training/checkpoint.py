@@ -1,16 +1,17 @@
-"""Checkpoints: all that a run needs to go on, written so that a crash at any moment leaves a whole one behind.
+"""Checkpoints: all that a run needs to go on.
 
-One checkpoint is one uncompressed tar (weights and moving average as safetensors, the rest as a torch file read back
-with `weights_only=True`), stored as one file or cut into parts. `checkpoint.json` lists the parts with their
-SHA-256; renaming it into place is what makes a checkpoint exist. Older parts are removed after that.
+Invariant: a crash at any moment leaves a whole checkpoint behind, this one or the one before. One checkpoint is one uncompressed tar (weights and moving average as safetensors, the rest as a
+torch file read back with `weights_only=True`), stored as one file or cut into parts.
+`checkpoint.json` lists the parts with their SHA-256; renaming it into place is what makes a
+checkpoint exist. Older parts are removed after that. This module knows neither the recipe nor what
+`extra` means.
 """
 
 import hashlib
 import io
 import json
-import os
 import tarfile
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +21,46 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
+from ..runtime.files import write_atomically
 from .schedule import Progress
 from .step import Step
 
 INDEX = "checkpoint.json"
 
 
-def save(
-    folder: Path, step: Step, optimizer: dict[str, Any], progress: Progress, extra: dict[str, Any], part_bytes: int = 0
-) -> None:
-    """Write a checkpoint into `folder`, in parts of at most `part_bytes` (0: one file).
+@dataclass(frozen=True)
+class RunState:
+    """What a checkpoint holds beside the networks."""
 
-    optimizer: its state, from `step`; not asked for here, as every rank has a part of it and only the first one writes.
-    """
-    data = _pack(step, optimizer, progress, extra)
+    optimizer: dict[str, Any]
+    """Its state. Not asked of the step when saving: every rank has a part, only the first writes."""
+
+    progress: Progress
+    extra: dict[str, Any]  # plain values and tensors of the caller's
+
+
+def save(folder: Path, step: Step, state: RunState, part_bytes: int = 0) -> None:
+    """Write a checkpoint into `folder`, in parts of at most `part_bytes` (0: one file)."""
+    data = _pack(step, state)
     size = part_bytes or len(data)
+    stem = f"checkpoint-{state.progress.step:08d}"
+
+    # The parts first: until the index names them, the checkpoint before is the newest.
     parts = []
     for number, start in enumerate(range(0, len(data), size)):
+        name = f"{stem}.part{number}" if part_bytes else f"{stem}.tar"
         piece = data[start : start + size]
-        name = f"checkpoint-{progress.step:08d}.part{number}" if part_bytes else f"checkpoint-{progress.step:08d}.tar"
         write_atomically(folder / name, piece)
-        parts.append({"name": name, "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()})
-    index = {"step": progress.step, "parts": parts}
+        parts.append(
+            {"name": name, "bytes": len(piece), "sha256": hashlib.sha256(piece).hexdigest()}
+        )
+    index = {"step": state.progress.step, "parts": parts}
     write_atomically(folder / INDEX, json.dumps(index, indent=1).encode())
-    kept = {part["name"] for part in parts}
+
+    # Nothing points at older parts any more.
+    kept_names = {part["name"] for part in parts}
     for old in folder.glob("checkpoint-*"):
-        if old.name not in kept:
+        if old.name not in kept_names:
             old.unlink()
 
 
@@ -72,25 +87,37 @@ def load(folder: Path, step: Step) -> tuple[Progress, dict[str, Any]]:
 
 
 def start_from(weights: Path, step: Step) -> str:
-    """Copy what fits by name and shape from a safetensors file into a fresh step; says how much did, for the records.
+    """Copy what fits by name and shape from a safetensors file into a fresh step.
 
-    ValueError if nothing fits; OSError if the file cannot be read.
+    Says how much did, for the records. ValueError if nothing fits; OSError if the file cannot be
+    read.
     """
     data = weights.read_bytes()
     try:
-        given = load_safetensors(data)
+        tensors = load_safetensors(data)
     except SafetensorError as error:
         raise ValueError(f"{weights} is not a safetensors file: {error}") from None
+
+    # A larger model may begin with a smaller one's weights, so not all must fit.
     own = step.joint.state_dict()
     fitting = {
-        name: tensor.float() for name, tensor in given.items() if name in own and own[name].shape == tensor.shape
+        name: tensor.float()
+        for name, tensor in tensors.items()
+        if name in own and own[name].shape == tensor.shape
     }
     if not fitting:
-        raise ValueError(f"{weights} has no tensor with the name and shape of one of the recipe's model")
+        raise ValueError(
+            f"{weights} has no tensor with the name and shape of one of the recipe's model"
+        )
+
+    # The average follows from the same point.
     for module in (step.joint, step.average):
         module.load_state_dict(fitting, strict=False)
     digest = hashlib.sha256(data).hexdigest()
-    return f"{len(fitting)} of {len(own)} tensors from {weights.name} (SHA-256 {digest[:16]}), {len(given)} there"
+    return (
+        f"{len(fitting)} of {len(own)} tensors from {weights.name} (SHA-256 {digest[:16]}), "
+        f"{len(tensors)} there"
+    )
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
@@ -108,37 +135,33 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target, flush to disk, rename."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def float_weights(module: torch.nn.Module) -> dict[str, Tensor]:
     """A module's state as contiguous tensors on the processor."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-
-
-def _pack(step: Step, optimizer: dict[str, Any], progress: Progress, extra: dict[str, Any]) -> bytes:
-    state = io.BytesIO()
-    content = {
-        "optimizer": optimizer,
-        "sums": step.sums,
-        "progress": asdict(progress),
-        "extra": extra,
+    return {
+        name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()
     }
-    torch.save(content, state)
+
+
+def _pack(step: Step, state: RunState) -> bytes:
+    # All but the weights: safetensors holds tensors only.
+    content = {
+        "optimizer": state.optimizer,
+        "sums": step.sums,
+        "progress": asdict(state.progress),
+        "extra": state.extra,
+    }
+    pickled = io.BytesIO()
+    torch.save(content, pickled)
+    members = {
+        "weights.safetensors": save_safetensors(float_weights(step.joint)),
+        "average.safetensors": save_safetensors(float_weights(step.average)),
+        "state.pt": pickled.getvalue(),
+    }
+
+    # Uncompressed: weights do not shrink.
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, data in (
-            ("weights.safetensors", save_safetensors(float_weights(step.joint))),
-            ("average.safetensors", save_safetensors(float_weights(step.average))),
-            ("state.pt", state.getvalue()),
-        ):
+        for name, data in members.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
@@ -149,20 +172,31 @@ def _join(folder: Path) -> bytes:
     try:
         index = json.loads((folder / INDEX).read_text())
     except (OSError, ValueError) as error:
-        raise OSError(f"no readable checkpoint in {folder} ({error}); start the run without --resume") from error
+        raise OSError(
+            f"no readable checkpoint in {folder} ({error}); start the run without --resume"
+        ) from error
+
+    # A part that is missing or damaged is named: parts may be brought back one by one.
     pieces = []
     for part in index["parts"]:
         path = folder / part["name"]
         if not path.is_file():
-            raise OSError(f"the checkpoint in {folder} lacks {part['name']} ({part['bytes']} bytes): bring it back")
+            raise OSError(
+                f"the checkpoint in {folder} lacks {part['name']} ({part['bytes']} bytes): bring "
+                "it back"
+            )
         piece = path.read_bytes()
-        found = hashlib.sha256(piece).hexdigest()
-        if found != part["sha256"]:
-            raise OSError(f"{path} is damaged: its SHA-256 is {found}, expected {part['sha256']}")
+        digest = hashlib.sha256(piece).hexdigest()
+        if digest != part["sha256"]:
+            raise OSError(f"{path} is damaged: its SHA-256 is {digest}, expected {part['sha256']}")
         pieces.append(piece)
     return b"".join(pieces)
 
 
 def _unpack(data: bytes) -> dict[str, bytes]:
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return {m.name: file.read() for m in tar if (file := tar.extractfile(m)) is not None}
+        return {
+            member.name: file.read()
+            for member in tar
+            if (file := tar.extractfile(member)) is not None
+        }

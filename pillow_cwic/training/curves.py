@@ -1,7 +1,7 @@
 """Rate-distortion curves: means over pictures, published anchors, Bjontegaard-delta rates, plots.
 
-A curve's points are means over all pictures at one setting, as papers give them; MS-SSIM is averaged first and then
-turned into decibels.
+A curve's points are means over all pictures at one setting, as papers give them; MS-SSIM is
+averaged first and then turned into decibels.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .baselines import Result, ms_ssim_decibels
+from .measures import Result, ms_ssim_decibels
 
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim_db": "MS-SSIM, dB"}
 
@@ -40,12 +40,17 @@ class Curve:
         rising: list[tuple[float, float]] = []
         for point in self.points:
             value = getattr(point, metric)
-            if value is not None and (not rising or (point.bpp > rising[-1][0] and value > rising[-1][1])):
+            if value is not None and (
+                not rising or (point.bpp > rising[-1][0] and value > rising[-1][1])
+            ):
                 rising.append((point.bpp, value))
         return rising
 
     def at_rate(self, metric: str, bpp: float) -> float | None:
-        """The metric at a rate, interpolated over the logarithm of the rate; None outside the curve."""
+        """The metric at a rate, interpolated over the logarithm of the rate.
+
+        None outside the curve.
+        """
         known = self.known(metric)
         if len(known) < 2 or not known[0][0] <= bpp <= known[-1][0]:
             return None
@@ -65,7 +70,9 @@ def mean_curves(results: Iterable[Result]) -> list[Curve]:
     by_codec: dict[str, dict[int, list[Result]]] = {}
     for result in results:
         by_codec.setdefault(result.codec, {}).setdefault(result.setting, []).append(result)
-    return [Curve(name, tuple(map(_mean, settings.values()))) for name, settings in by_codec.items()]
+    return [
+        Curve(name, tuple(map(_mean, settings.values()))) for name, settings in by_codec.items()
+    ]
 
 
 def _mean(rows: list[Result]) -> CurvePoint:
@@ -86,20 +93,29 @@ def load_anchors(path: Path) -> list[Curve]:
     try:
         document = json.loads(path.read_text("utf-8"))
         return [
-            Curve(curve["name"], tuple(sorted((CurvePoint(**point) for point in curve["points"]), key=lambda p: p.bpp)))
+            Curve(
+                curve["name"],
+                tuple(
+                    sorted((CurvePoint(**point) for point in curve["points"]), key=lambda p: p.bpp)
+                ),
+            )
             for curve in document["curves"]
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
-            f"anchors {path}: expected curves with name and points (bpp, psnr, ssim, ms_ssim_db): {error}"
+            f"anchors {path}: expected curves with name and points (bpp, psnr, ssim, ms_ssim_db): "
+            f"{error}"
         ) from None
 
 
-def bd_rate(anchor: Curve, test: Curve, metric: str, rates: tuple[float, float] | None = None) -> float | None:
+def bd_rate(
+    anchor: Curve, test: Curve, metric: str, rates: tuple[float, float] | None = None
+) -> float | None:
     """Bjontegaard-delta rate: by how many percent `test` needs more (less: negative) rate than `anchor` on average.
 
-    Mean difference of log rate over the common range of the metric (VCEG-M33), with PCHIP instead of a cubic, as later
-    practice has it. `rates`: use only what the anchor reaches within these bpp. None if the curves do not overlap.
+    Mean difference of log rate over the common range of the metric (VCEG-M33), with PCHIP instead
+    of a cubic, as later practice has it. `rates`: use only what the anchor reaches within these
+    bpp. None if the curves do not overlap.
     """
     first, second = anchor.known(metric), test.known(metric)
     if min(len(first), len(second)) < 2:
@@ -126,11 +142,17 @@ def draw_rates(curves: list[Curve], anchors: list[Curve], path: Path) -> None:
     figure = Figure(figsize=(6.2 * len(shown), 5.5), layout="constrained")
     for axis, metric in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         for number, curve in enumerate((*curves, *anchors)):
-            known = [(p.bpp, getattr(p, metric)) for p in curve.points if getattr(p, metric) is not None]
+            known = [
+                (p.bpp, getattr(p, metric)) for p in curve.points if getattr(p, metric) is not None
+            ]
             if known:
-                style = {"marker": "o"} if number < len(curves) else {"marker": "x", "linestyle": "--"}
+                style = (
+                    {"marker": "o"} if number < len(curves) else {"marker": "x", "linestyle": "--"}
+                )
                 colour = colormaps["tab20"](number % 20)
-                axis.plot(*zip(*known, strict=True), label=curve.name, color=colour, markersize=4, **style)
+                axis.plot(
+                    *zip(*known, strict=True), label=curve.name, color=colour, markersize=4, **style
+                )
         axis.set_xlim(0, min(1.6, max(p.bpp for c in curves for p in c.points) * 1.05))
         axis.set_xlabel("bits per pixel")
         axis.set_title(METRICS[metric])
@@ -141,7 +163,10 @@ def draw_rates(curves: list[Curve], anchors: list[Curve], path: Path) -> None:
 
 def rate_table(curves: list[Curve], rates: Iterable[float]) -> str:
     """Markdown: PSNR / SSIM / MS-SSIM dB of every curve at fixed rates, interpolated."""
-    lines = ["| bpp | " + " | ".join(curve.name for curve in curves) + " |", "|---" * (len(curves) + 1) + "|"]
+    lines = [
+        "| bpp | " + " | ".join(curve.name for curve in curves) + " |",
+        "|---" * (len(curves) + 1) + "|",
+    ]
     for bpp in rates:
         cells = [" / ".join(_cell(curve.at_rate(m, bpp), m) for m in METRICS) for curve in curves]
         lines.append(f"| {bpp:g} | " + " | ".join(cells) + " |")
@@ -152,7 +177,11 @@ def point_table(curve: Curve) -> str:
     """Markdown: a curve's own points."""
     lines = ["| bpp | PSNR, dB | SSIM | MS-SSIM, dB |", "|---|---|---|---|"]
     for p in curve.points:
-        lines.append(f"| {p.bpp:.4f} | " + " | ".join(_cell(getattr(p, metric), metric) for metric in METRICS) + " |")
+        lines.append(
+            f"| {p.bpp:.4f} | "
+            + " | ".join(_cell(getattr(p, metric), metric) for metric in METRICS)
+            + " |"
+        )
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """`evaluate`: rate-distortion of models by real files, with Pillow's codecs in the same run.
 
-Every number comes from a file that was written, measured in bytes, and decoded again through the public functions.
+Every number comes from a file that was written, measured in bytes, and decoded again through the
+public functions.
 """
 
 import json
@@ -16,27 +17,42 @@ from tqdm import tqdm
 
 import pillow_cwic
 
-from .baselines import CODECS, Result, available, compared, measure
-from .curves import Curve, delta_table, draw_rates, load_anchors, mean_curves, point_table, rate_table
+from ..tools.rivals import RIVALS
+from .curves import (
+    Curve,
+    delta_table,
+    draw_rates,
+    load_anchors,
+    mean_curves,
+    point_table,
+    rate_table,
+)
+from .measures import Result, compared, measure
 from .pictures import Picture, find
 
 TABLE_RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
-QUALITY_INDICES = (0, 10, 20, 30, 40, 50, 63)
+DIALS = (0.0, 0.16, 0.32, 0.48, 0.64, 0.8, 1.0)
+"""Qualities that are measured where none are asked for."""
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluateOptions:
     """What the command line says."""
 
     models: list[str]
     images: list[str]
     out: Path
-    qualities: tuple[float, ...] = tuple(index / 63 for index in QUALITY_INDICES)  # 0..1
+    qualities: tuple[float, ...] = DIALS  # in 0..1
+    indices: tuple[int, ...] = ()  # of each model's own qualities, instead
     efforts: tuple[int, ...] = (0,)  # each model is measured at each
-    codecs: tuple[str, ...] = tuple(CODECS)
+    codecs: tuple[str, ...] = tuple(RIVALS)
     anchors: tuple[Path, ...] = ()
-    beside: tuple[Path, ...] = ()  # rd.json of earlier evaluations of the same pictures: their codecs join the tables
-    rates: tuple[float, float] | None = None  # bpp range of the Bjontegaard deltas; None: all that the curves share
+    beside: tuple[Path, ...] = ()
+    """rd.json of earlier evaluations of the same pictures: their codecs join the tables."""
+
+    rates: tuple[float, float] | None = None
+    """Range in bpp of the Bjontegaard deltas; None: all that the curves share."""
+
     jobs: int = 1
     device: str | None = None
 
@@ -46,31 +62,36 @@ class Job:
     """One picture by one codec at all settings: what a worker process does at a time."""
 
     picture: Picture
-    codec: str  # a key of CODECS, or a model
-    qualities: tuple[float, ...]  # empty for Pillow's codecs
-    effort: int
-    device: str | None
-    threads: int  # 0: torch's own choice
+    codec: str  # a key of RIVALS, or a model
+    options: EvaluateOptions
+    effort: int = 0
 
 
-def evaluate(options: Options) -> list[Curve]:
-    """Measure, write rd.json, rd.md and rd.png into `out`, print the tables; the curves are returned, models first.
+def evaluate(options: EvaluateOptions) -> list[Curve]:
+    """Measure, write rd.json, rd.md and rd.png into `out`, print the tables.
+
+    The curves are returned, models first.
 
     ValueError for unknown codecs, qualities out of range or a folder without pictures.
     """
     pictures = find(options.images)
     if not pictures:
         raise ValueError(f"no pictures in {', '.join(options.images)}")
-    unknown = sorted(set(options.codecs) - set(CODECS))
+    unknown = sorted(set(options.codecs) - set(RIVALS))
     if unknown:
-        raise ValueError(f"unknown codec {', '.join(unknown)}; known are {', '.join(CODECS)}")
+        raise ValueError(f"unknown codec {', '.join(unknown)}; known are {', '.join(RIVALS)}")
     if not all(0 <= quality <= 1 for quality in options.qualities):
         raise ValueError(f"qualities are 0..1, found {', '.join(map(str, options.qualities))}")
+    for model in options.models:
+        dials(options, model)  # wrong ones are found before the work
     earlier = [result for path in options.beside for result in read_results(path, pictures)]
     results = list(measure_all(options, pictures))
     measured = {result.codec for result in results}
     results += [result for result in earlier if result.codec not in measured]
-    curves, anchors = mean_curves(results), [c for path in options.anchors for c in load_anchors(path)]
+    curves, anchors = (
+        mean_curves(results),
+        [c for path in options.anchors for c in load_anchors(path)],
+    )
     options.out.mkdir(parents=True, exist_ok=True)
     write_results(options.out / "rd.json", results)
     report = text_report(options, curves, anchors, len(pictures))
@@ -80,21 +101,21 @@ def evaluate(options: Options) -> list[Curve]:
     return curves
 
 
-def measure_all(options: Options, pictures: list[Picture]) -> Iterator[Result]:
+def measure_all(options: EvaluateOptions, pictures: list[Picture]) -> Iterator[Result]:
     """All results, in a fixed order: models first, then Pillow's codecs, pictures in order."""
-    threads = 1 if options.jobs > 1 else 0
     runs = [(model, effort) for model in options.models for effort in options.efforts]
-    jobs = [
-        Job(p, model, options.qualities, effort, options.device, threads) for model, effort in runs for p in pictures
-    ]
-    jobs += [Job(p, codec, (), 0, None, threads) for codec in options.codecs if available(codec) for p in pictures]
+    rivals = [codec for codec in options.codecs if RIVALS[codec].available]
+    jobs = [Job(picture, model, options, effort) for model, effort in runs for picture in pictures]
+    jobs += [Job(picture, codec, options) for codec in rivals for picture in pictures]
     with tqdm(total=len(jobs), desc="evaluating", unit="picture", leave=False, disable=None) as bar:
         if options.jobs <= 1:
             for job in jobs:
                 yield from work(job)
                 bar.update()
             return
-        with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with ProcessPoolExecutor(
+            options.jobs, mp_context=multiprocessing.get_context("spawn")
+        ) as pool:
             for results in pool.map(work, jobs):
                 yield from results
                 bar.update()
@@ -102,7 +123,10 @@ def measure_all(options: Options, pictures: list[Picture]) -> Iterator[Result]:
 
 def write_results(path: Path, results: list[Result]) -> None:
     """One line of JSON per result."""
-    rows = [json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(r).items()}) for r in results]
+    rows = [
+        json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(r).items()})
+        for r in results
+    ]
     path.write_text('{"results": [\n' + ",\n".join(rows) + "\n]}\n", encoding="utf-8")
 
 
@@ -113,7 +137,10 @@ def read_results(path: Path, pictures: list[Picture]) -> list[Result]:
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not an rd.json that `evaluate` wrote: {error}") from None
     if {result.picture for result in results} != {picture.name for picture in pictures}:
-        raise ValueError(f"{path} is of other pictures than these {len(pictures)}: its figures can't stand beside them")
+        raise ValueError(
+            f"{path} is of other pictures than these {len(pictures)}: its figures can't stand "
+            "beside them"
+        )
     return results
 
 
@@ -123,18 +150,36 @@ def work(job: Job) -> list[Result]:
 
     import torch
 
-    if job.threads:
-        torch.set_num_threads(job.threads)
+    if job.options.jobs > 1:
+        torch.set_num_threads(1)
     with Image.open(io.BytesIO(job.picture.read())) as image:
         pixels = np.asarray(image.convert("RGB"))
-    if not job.qualities:
+    if job.codec in job.options.codecs:
         return list(measure(job.codec, job.picture.name, pixels))
+    device = job.options.device
     results = []
-    for setting, quality in enumerate(job.qualities):
-        data = pillow_cwic.encode(pixels, quality=quality, effort=job.effort, model=job.codec, device=job.device)
-        decoded = pillow_cwic.decode(data, device=job.device)
-        results.append(compared(title(job.codec, job.effort), setting, job.picture.name, pixels, decoded, len(data)))
+    for setting, quality in enumerate(dials(job.options, job.codec)):
+        data = pillow_cwic.encode(
+            pixels, quality=quality, effort=job.effort, model=job.codec, device=device
+        )
+        decoded = pillow_cwic.decode(data, device=device)
+        results.append(
+            compared(
+                title(job.codec, job.effort), setting, job.picture.name, pixels, decoded, len(data)
+            )
+        )
     return results
+
+
+def dials(options: EvaluateOptions, model: str) -> tuple[float, ...]:
+    """The qualities to measure a model at; ValueError for an index that it does not have."""
+    if not options.indices:
+        return options.qualities
+    last = pillow_cwic.model_info(model).quality_count - 1
+    if not all(0 <= index <= last for index in options.indices):
+        asked = ", ".join(map(str, options.indices))
+        raise ValueError(f"quality indices of {model} are 0..{last}, found {asked}")
+    return tuple(index / max(1, last) for index in options.indices)
 
 
 def title(model: str, effort: int) -> str:
@@ -143,16 +188,29 @@ def title(model: str, effort: int) -> str:
     return f"{name} effort {effort}" if effort else name
 
 
-def text_report(options: Options, curves: list[Curve], anchors: list[Curve], count: int) -> str:
+def text_report(
+    options: EvaluateOptions, curves: list[Curve], anchors: list[Curve], count: int
+) -> str:
     """The tables as Markdown."""
     models = {title(model, effort) for model in options.models for effort in options.efforts}
     tests = [curve for curve in curves if curve.name in models]
     sources = ", ".join(Path(source).name for source in options.images)
-    parts = [f"Means over {count} pictures ({sources}); bpp by file size; PSNR / SSIM (luma) / MS-SSIM in dB.", ""]
+    parts = [
+        f"Means over {count} pictures ({sources}); bpp by file size; PSNR / SSIM (luma) / MS-SSIM "
+        "in dB.",
+        "",
+    ]
     for curve in tests:
         parts += [f"**{curve.name}**", "", point_table(curve), ""]
     parts += ["Interpolated at fixed rates:", "", rate_table([*curves, *anchors], TABLE_RATES), ""]
-    span = "all rates that both curves reach" if options.rates is None else "{:g}-{:g} bpp".format(*options.rates)
-    parts += [f"Bjontegaard-delta rates over {span}; negative: fewer bits for the same quality.", ""]
+    span = (
+        "all rates that both curves reach"
+        if options.rates is None
+        else "{:g}-{:g} bpp".format(*options.rates)
+    )
+    parts += [
+        f"Bjontegaard-delta rates over {span}; negative: fewer bits for the same quality.",
+        "",
+    ]
     parts += [delta_table(tests, [*curves, *anchors], options.rates), ""]
     return "\n".join(parts)

@@ -1,7 +1,8 @@
 """Training pictures on disk: found in folders and tar files, surveyed, decoded in parallel.
 
-Everything that Pillow opens counts. What does not open, is too small or too deep is listed with its reason and
-skipped; Pillow's warning about decompression bombs is taken as a refusal. No torch here: worker processes start fast.
+Everything that Pillow opens counts. What does not open, is too small or too deep is listed with its
+reason and skipped; Pillow's warning about decompression bombs is taken as a refusal. No torch here:
+worker processes start fast.
 """
 
 import io
@@ -62,12 +63,18 @@ def find(sources: Iterable[str | Path]) -> list[Picture]:
     found: list[Picture] = []
     for source in map(Path, sources):
         if source.is_dir():
-            files = sorted(path for path in source.rglob("*") if path.suffix.lower() in extensions and path.is_file())
+            files = sorted(
+                path
+                for path in source.rglob("*")
+                if path.suffix.lower() in extensions and path.is_file()
+            )
             found += [Picture(str(path.relative_to(source)), path) for path in files]
         elif source.is_file():
             found += _members(source, extensions)
         else:
-            raise FileNotFoundError(f"no training data at {source}: expected a folder or an uncompressed tar file")
+            raise FileNotFoundError(
+                f"no training data at {source}: expected a folder or an uncompressed tar file"
+            )
     return found
 
 
@@ -76,16 +83,22 @@ def _members(path: Path, extensions: set[str]) -> list[Picture]:
         with tarfile.open(path, "r:") as tar:
             members = [m for m in tar if m.isfile() and Path(m.name).suffix.lower() in extensions]
     except tarfile.TarError as error:
-        raise OSError(f"{path} is not an uncompressed tar file ({error}); unpack it and give the folder") from None
+        raise OSError(
+            f"{path} is not an uncompressed tar file ({error}); unpack it and give the folder"
+        ) from None
     return [Picture(member.name, path, member.offset_data, member.size) for member in members]
 
 
-def survey(pictures: list[Picture], min_side: int, jobs: int) -> tuple[list[Picture], list[Skipped]]:
+def survey(
+    pictures: list[Picture], min_side: int, jobs: int
+) -> tuple[list[Picture], list[Skipped]]:
     """Open every picture's header -> usable ones with their sizes, and the others with reasons."""
     usable: list[Picture] = []
     skipped: list[Skipped] = []
     work = [(picture, min_side) for picture in pictures]
-    for picture, outcome in zip(pictures, parallel(measure, work, jobs, "looking at pictures"), strict=True):
+    for picture, outcome in zip(
+        pictures, parallel(measure, work, jobs, "looking at pictures"), strict=True
+    ):
         if isinstance(outcome, str):
             skipped.append(Skipped(picture.name, outcome))
         else:

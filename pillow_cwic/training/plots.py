@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .baselines import CODECS, Result, measure
+from ..tools.rivals import RIVALS
 from .curves import draw_rates, mean_curves
-from .joint import JointCodec
-from .validate import look, validate
+from .joint_codec import JointCodec
+from .measures import Result, measure
+from .validation import look, validate
 from .watch import read_log
 
 SHOWN_PICTURES = 4
@@ -22,7 +23,11 @@ SHOWN_CURVES = {"loss": "loss", "bpp": "bpp", "psnr": "PSNR, dB", "learning_rate
 
 
 def plot_run(
-    folder: Path, joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch.device, say: Callable[[str], None]
+    folder: Path,
+    joint: JointCodec,
+    whole: list[tuple[str, Tensor]],
+    device: torch.device,
+    say: Callable[[str], None],
 ) -> None:
     """Write curves.png, importance.png and rd.png into a run folder."""
     try:
@@ -45,11 +50,18 @@ def plot_curves(log: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2).flat
     for axis, (key, title) in zip(axes, SHOWN_CURVES.items(), strict=True):
-        axis.plot([line["step"] for line in steps], [line[key] for line in steps], label="training crops")
-        for index in sorted({line["quality_index"] for line in points} if key in ("bpp", "psnr") else ()):
+        axis.plot(
+            [line["step"] for line in steps], [line[key] for line in steps], label="training crops"
+        )
+        for index in sorted(
+            {line["quality_index"] for line in points} if key in ("bpp", "psnr") else ()
+        ):
             rows = [line for line in points if line["quality_index"] == index]
             axis.plot(
-                [r["step"] for r in rows], [r[key] for r in rows], "o--", label=f"validation, quality index {index}"
+                [r["step"] for r in rows],
+                [r[key] for r in rows],
+                "o--",
+                label=f"validation, quality index {index}",
             )
         axis.set_xlabel("step")
         axis.set_title(title)
@@ -59,7 +71,9 @@ def plot_curves(log: list[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def plot_importance(joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch.device, path: Path) -> None:
+def plot_importance(
+    joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch.device, path: Path
+) -> None:
     """Each picture beside its reconstruction and importance map, at the middle quality."""
     from matplotlib.figure import Figure
 
@@ -71,14 +85,20 @@ def plot_importance(joint: JointCodec, whole: list[tuple[str, Tensor]], device: 
         row[0].imshow(picture.permute(1, 2, 0).numpy())  # [h,w,3]
         row[1].imshow(decoded)
         row[2].imshow(level, vmin=0, vmax=joint.config.levels - 1, cmap="magma")
-        titles = (name, f"decoded, quality index {quality}", f"importance, 0..{joint.config.levels - 1}")
+        titles = (
+            name,
+            f"decoded, quality index {quality}",
+            f"importance, 0..{joint.config.levels - 1}",
+        )
         for axis, title in zip(row, titles, strict=True):
             axis.set_title(title, fontsize=9)
             axis.axis("off")
     figure.savefig(path, dpi=110)
 
 
-def plot_rates(joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch.device, path: Path) -> None:
+def plot_rates(
+    joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch.device, path: Path
+) -> None:
     """The model's estimated rate on validation pictures, and Pillow's codecs by file size on the same."""
     last, model = joint.config.quality_count - 1, "this model (estimated)"
     indices = sorted({round(last * k / (CURVE_POINTS - 1)) for k in range(CURVE_POINTS)})
@@ -89,5 +109,5 @@ def plot_rates(joint: JointCodec, whole: list[tuple[str, Tensor]], device: torch
     ]
     for name, picture in whole:
         pixels = picture.permute(1, 2, 0).numpy()  # [h,w,3]
-        results += [result for codec in CODECS for result in measure(codec, name, pixels)]
+        results += [result for codec in RIVALS for result in measure(codec, name, pixels)]
     draw_rates(mean_curves(results), [], path)

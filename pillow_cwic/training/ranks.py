@@ -1,7 +1,11 @@
-"""Several processes training one model: `torchrun --nproc-per-node N -m pillow_cwic.training train ...`.
+"""Several processes that train one model.
 
-Each process ("rank") has its own share of the pictures and its own random numbers; DistributedDataParallel averages
-the gradients, so the weights stay equal everywhere. Started without torchrun, there is one rank and nothing to do.
+`torchrun --nproc-per-node N -m pillow_cwic.training train ...` starts them. Each process ("rank")
+has its own share of the pictures and its own random numbers. Started without torchrun, there is one
+rank and nothing to do.
+
+Invariant: DistributedDataParallel averages the gradients, so the weights stay equal everywhere.
+This module knows tensors and modules, neither what is trained nor how.
 """
 
 import gc
@@ -71,7 +75,7 @@ class Ranks:
         return DistributedDataParallel(
             module,
             find_unused_parameters=unused,
-            gradient_as_bucket_view=True,  # no copy: a twentieth of a step on two cores
+            gradient_as_bucket_view=True,  # gradients are not copied
         )
 
 
@@ -79,20 +83,27 @@ ALONE = Ranks()
 
 
 @contextmanager
-def joined(device: str | None) -> Iterator[tuple[Ranks, str | None]]:
-    """Join the process group that torchrun's environment describes -> this rank and its device name."""
+def process_group(device: str | None) -> Iterator[tuple[Ranks, str | None]]:
+    """Join the group that torchrun's environment describes -> this rank and its device name."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks(), device
         return
-    ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+
+    # One process per GPU, where there are GPUs.
+    ranks = Ranks(
+        int(os.environ["RANK"]),
+        int(os.environ["WORLD_SIZE"]),
+        int(os.environ.get("LOCAL_RANK", "0")),
+    )
     on_gpu = (device or "auto").split(":")[0] != "cpu" and torch.cuda.is_available()
     if on_gpu:
         torch.cuda.set_device(ranks.local)
+
     dist.init_process_group("nccl" if on_gpu else "gloo")
     try:
         yield ranks, f"cuda:{ranks.local}" if on_gpu else "cpu"
     finally:
-        # Wrappers of modules are cycles that hold the group: if its threads still ran while Python ends, one process in
-        # twenty would abort ("terminate called without an active exception").
+        # Wrappers of modules are cycles that hold the group: if its threads still ran while Python
+        # ends, a process could abort ("terminate called without an active exception").
         gc.collect()
         dist.destroy_process_group()

@@ -1,7 +1,8 @@
 """Recipes: everything that decides a training run, as one TOML file and one frozen dataclass.
 
-A recipe is copied into the run folder, so that a model can always be traced to what made it. Invariant: a `Recipe`
-that exists is complete, of the right types and consistent; every key of the file was understood. No torch here.
+A recipe is copied into the run folder, so that a model can always be traced to what made it.
+Invariant: a `Recipe` that exists is complete, of the right types and consistent; every key of the
+file was understood. No torch here.
 """
 
 import tomllib
@@ -9,9 +10,10 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ..config import GRID, ModelConfig
+from ..format.grid import GRID
+from ..networks.config import ModelConfig
 
-PARTS = ("encoder", "decoder", "planes", "maps")
+TRAINABLE = ("encoder", "decoder", "planes", "maps")
 """The parts of a joint codec that a stage can train: two CNNs, two entropy networks."""
 
 MS_SSIM_MIN_CROP = 161
@@ -25,7 +27,9 @@ class DataRecipe:
     crop: int = 256  # side of a training crop in pixels, a multiple of 16
     batch: int = 32  # crops per step and process
     min_pictures: int = 64  # fewer usable pictures are an error
-    area_power: float = 0.7  # a picture is drawn with probability proportional to area ** area_power
+    area_power: float = (
+        0.7  # a picture is drawn with probability proportional to area ** area_power
+    )
     downscaled_share: float = 0.0  # share of a batch that is cut from pictures reduced on the fly
     max_downscale: float = 2.0  # ... by a random factor between 1 and this
     memory_gib: float = 8.0  # decoded pictures above this are not kept in memory but streamed
@@ -36,12 +40,14 @@ class DataRecipe:
 class LossRecipe:
     """What is minimised.
 
-    `rate-distortion`: bpp + lambda * distortion, jointly over all quality indices. `importance`: the paper's loss,
-    distortion + weight * max(0, mean(p) - target); the entropy networks learn beside it.
+    `rate-distortion`: bpp + lambda * distortion, jointly over all quality indices. `importance`:
+    the paper's loss, distortion + weight * max(0, mean(p) - target); the entropy networks learn
+    beside it.
     """
 
     form: str = "rate-distortion"
-    balance: float = 0.4  # a sample is weighted by (lambda / pivot) ** -balance, so that no quality drowns the others
+    # A sample is weighted by (lambda / pivot) ** -balance, so that no quality drowns the others.
+    balance: float = 0.4
     pivot: float = 0.006
     importance_target: float = 0.5  # r: mean of the importance map that costs nothing
     importance_weight: float = 1000.0  # gamma, against a mean squared error in 8-bit steps
@@ -57,7 +63,9 @@ class OptimizerRecipe:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    ema_decay: float = 0.999  # of the exponential moving average of the weights; less early in a run
+    ema_decay: float = (
+        0.999  # of the exponential moving average of the weights; less early in a run
+    )
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,9 @@ class CudaRecipe:
     """What is different on an NVIDIA GPU; elsewhere these do nothing."""
 
     bfloat16: bool = True  # encoder and decoder under autocast
-    entropy_bfloat16: bool = False  # the entropy networks too; their probabilities and the loss stay float32
+    entropy_bfloat16: bool = (
+        False  # the entropy networks too; their probabilities and the loss stay float32
+    )
     compile: bool = True  # torch.compile of forward and loss
     capture: bool = True  # the whole step as one CUDA graph
 
@@ -74,7 +84,8 @@ class CudaRecipe:
 class CpuRecipe:
     """What is different on a processor."""
 
-    bfloat16: bool = False  # encoder and decoder under autocast: a quarter faster with AVX512-BF16, far slower without
+    # Encoder and decoder under autocast: a quarter faster with AVX512-BF16, far slower without.
+    bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,10 +109,12 @@ class Stage:
     final_learning_rate: float  # ... and at its end
     decay: str = "linear"  # or "geometric"
     warmup_steps: int = 0
-    importance: bool = True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
+    importance: bool = (
+        True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
+    )
     explore: float = 0.0  # share of the crops whose importance map is opened further, at random
     choose: bool = False  # learn on the codes that the coder would choose, not on rounded features
-    train: tuple[str, ...] = PARTS  # parts that learn; the others keep their weights
+    train: tuple[str, ...] = TRAINABLE  # parts that learn; the others keep their weights
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,10 @@ TOP: dict[str, type] = {"name": str, "description": str, "minutes": float, "seed
 
 
 def load(recipe: str | Path) -> Recipe:
-    """Read a recipe by path, or by the name of a shipped one; ValueError names what is wrong, and where."""
+    """Read a recipe by path, or by the name of a shipped one.
+
+    ValueError names what is wrong, and where.
+    """
     path = locate(recipe)
     return parse(path.read_text(encoding="utf-8"), path.name)
 
@@ -159,7 +175,9 @@ def locate(recipe: str | Path) -> Path:
     named = shipped_folder() / f"{path.name.removesuffix('.toml')}.toml"
     if path.name == str(recipe) and named.is_file():
         return named
-    raise ValueError(f"no recipe {str(recipe)!r}: expected a TOML file or one of {', '.join(shipped())}")
+    raise ValueError(
+        f"no recipe {str(recipe)!r}: expected a TOML file or one of {', '.join(shipped())}"
+    )
 
 
 def parse(text: str, where: str) -> Recipe:
@@ -170,15 +188,22 @@ def parse(text: str, where: str) -> Recipe:
         raise ValueError(f"recipe {where} is not TOML: {error}") from None
     _refuse_unknown(document, [*TOP, *TABLES, "model", "stages"], where)
     top = {key: _typed(document.get(key), kind, f"{where}: {key}") for key, kind in TOP.items()}
-    parts = {name: _build(kind, document.get(name, {}), f"{where} [{name}]") for name, kind in TABLES.items()}
+    parts = {
+        name: _build(kind, document.get(name, {}), f"{where} [{name}]")
+        for name, kind in TABLES.items()
+    }
     try:
         model = ModelConfig.from_dict(document.get("model", {}))
     except (ValueError, TypeError) as error:
         raise ValueError(f"recipe {where} [model]: {error}") from None
     tables = document.get("stages", [])
     if not isinstance(tables, list) or not tables:
-        raise ValueError(f"recipe {where}: expected at least one [[stages]] table, found {tables!r}")
-    stages = tuple(_build(Stage, table, f"{where} [[stages]] {n + 1}") for n, table in enumerate(tables))
+        raise ValueError(
+            f"recipe {where}: expected at least one [[stages]] table, found {tables!r}"
+        )
+    stages = tuple(
+        _build(Stage, table, f"{where} [[stages]] {n + 1}") for n, table in enumerate(tables)
+    )
     recipe = Recipe(**top, model=model, **parts, stages=stages, text=text)
     _check(recipe, where)
     return recipe
@@ -190,10 +215,14 @@ def _build(kind: type, table: Any, where: str) -> Any:
     known = {field.name: field for field in fields(kind)}
     _refuse_unknown(table, list(known), where)
     types = get_type_hints(kind)
-    missing = [name for name, field in known.items() if field.default is MISSING and name not in table]
+    missing = [
+        name for name, field in known.items() if field.default is MISSING and name not in table
+    ]
     if missing:
         raise ValueError(f"recipe {where}: missing {', '.join(missing)}")
-    return kind(**{name: _typed(value, types[name], f"{where} {name}") for name, value in table.items()})
+    return kind(
+        **{name: _typed(value, types[name], f"{where} {name}") for name, value in table.items()}
+    )
 
 
 def _refuse_unknown(table: dict[str, Any], known: list[str], where: str) -> None:
@@ -218,14 +247,24 @@ def _check(recipe: Recipe, where: str) -> None:
     data, loss = recipe.data, recipe.loss
     rules = [
         (recipe.minutes > 0, f"minutes: expected more than 0, found {recipe.minutes}"),
-        (data.crop > 0 and data.crop % GRID == 0, f"[data] crop: expected a multiple of {GRID}, found {data.crop}"),
+        (
+            data.crop > 0 and data.crop % GRID == 0,
+            f"[data] crop: expected a multiple of {GRID}, found {data.crop}",
+        ),
         (
             max(recipe.model.ms_ssim_weight) == 0 or data.crop >= MS_SSIM_MIN_CROP,
-            f"[model] ms_ssim_weight needs [data] crop of at least {MS_SSIM_MIN_CROP} pixels, found {data.crop}",
+            f"[model] ms_ssim_weight needs [data] crop of at least {MS_SSIM_MIN_CROP} pixels, "
+            f"found {data.crop}",
         ),
         (data.batch > 0, f"[data] batch: expected at least 1, found {data.batch}"),
-        (0 <= data.downscaled_share <= 1, f"[data] downscaled_share: expected 0..1, found {data.downscaled_share}"),
-        (data.max_downscale >= 1, f"[data] max_downscale: expected at least 1, found {data.max_downscale}"),
+        (
+            0 <= data.downscaled_share <= 1,
+            f"[data] downscaled_share: expected 0..1, found {data.downscaled_share}",
+        ),
+        (
+            data.max_downscale >= 1,
+            f"[data] max_downscale: expected at least 1, found {data.max_downscale}",
+        ),
         (
             loss.form in ("rate-distortion", "importance"),
             f"[loss] form: expected 'rate-distortion' or 'importance', found {loss.form!r}",
@@ -238,14 +277,19 @@ def _check(recipe: Recipe, where: str) -> None:
             0 <= recipe.optimizer.ema_decay < 1,
             f"[optimizer] ema_decay: expected 0..1, found {recipe.optimizer.ema_decay}",
         ),
-        (abs(sum(s.share for s in recipe.stages) - 1) < 1e-6, "[[stages]]: the shares must sum to 1"),
+        (
+            abs(sum(s.share for s in recipe.stages) - 1) < 1e-6,
+            "[[stages]]: the shares must sum to 1",
+        ),
     ]
     rules += [(0 <= q < recipe.model.quality_count, f"[watch] validation_qualities: {q} is not an index of the model")
               for q in recipe.watch.validation_qualities]  # fmt: skip
     for stage in recipe.stages:
         rules += _stage_rules(stage)
         signs = stage.choose and recipe.model.one_bit
-        rules.append((not signs, f"stage {stage.name!r}: choose is for integer codes, not for signs"))
+        rules.append(
+            (not signs, f"stage {stage.name!r}: choose is for integer codes, not for signs")
+        )
     for valid, message in rules:
         if not valid:
             raise ValueError(f"recipe {where}: {message}")
@@ -253,7 +297,7 @@ def _check(recipe: Recipe, where: str) -> None:
 
 def _stage_rules(stage: Stage) -> list[tuple[bool, str]]:
     title = f"stage {stage.name!r}"
-    unknown = sorted(set(stage.train) - set(PARTS))
+    unknown = sorted(set(stage.train) - set(TRAINABLE))
     return [
         (stage.share > 0, f"{title}: share must be above 0, found {stage.share}"),
         (
@@ -261,7 +305,13 @@ def _stage_rules(stage: Stage) -> list[tuple[bool, str]]:
             f"{title}: expected learning_rate >= final_learning_rate > 0, "
             f"found {stage.learning_rate} and {stage.final_learning_rate}",
         ),
-        (stage.decay in ("linear", "geometric"), f"{title}: decay is 'linear' or 'geometric', found {stage.decay!r}"),
-        (not unknown, f"{title}: train names {', '.join(unknown)}; expected some of {', '.join(PARTS)}"),
+        (
+            stage.decay in ("linear", "geometric"),
+            f"{title}: decay is 'linear' or 'geometric', found {stage.decay!r}",
+        ),
+        (
+            not unknown,
+            f"{title}: train names {', '.join(unknown)}; expected some of {', '.join(TRAINABLE)}",
+        ),
         (0 <= stage.explore <= 1, f"{title}: explore must be 0..1, found {stage.explore}"),
     ]

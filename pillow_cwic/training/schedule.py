@@ -1,7 +1,7 @@
 """Where a run stands: how much of its budget is used, in which stage, at which learning rate.
 
-A budget is wall-clock minutes, or steps; everything that changes during a run is a function of the share used. A
-resumed run goes on from the share it had. No torch here.
+A budget is wall-clock minutes, or steps. Invariant: everything that changes during a run is a
+function of the share used, so a resumed run goes on from the share it had. No torch here.
 """
 
 import time
@@ -44,17 +44,21 @@ class Budget:
 class Clock:
     """Adds the wall-clock of this session to what earlier sessions used."""
 
-    def __init__(self, already_seconds: float) -> None:
-        self.already_seconds = already_seconds
-        self.start = time.monotonic()
+    def __init__(self, earlier_seconds: float) -> None:
+        self.earlier_seconds = earlier_seconds
+        self.begin()
+
+    def begin(self) -> None:
+        """Count this session from now."""
+        self.session_start = time.monotonic()
 
     def session(self) -> float:
         """Seconds in this session."""
-        return time.monotonic() - self.start
+        return time.monotonic() - self.session_start
 
     def total(self) -> float:
         """Seconds in all sessions."""
-        return self.already_seconds + self.session()
+        return self.earlier_seconds + self.session()
 
 
 def stage_at(stages: tuple[Stage, ...], used: float) -> tuple[int, float]:
@@ -69,6 +73,10 @@ def stage_at(stages: tuple[Stage, ...], used: float) -> tuple[int, float]:
 
 def learning_rate(stage: Stage, within: float, steps: int) -> float:
     """Rate at a share `within` of a stage, `steps` after its start."""
-    first, last = stage.learning_rate, stage.final_learning_rate
-    rate = first * (last / first) ** within if stage.decay == "geometric" else first + (last - first) * within
+    first = stage.learning_rate
+    last = stage.final_learning_rate
+    if stage.decay == "geometric":
+        rate = first * (last / first) ** within
+    else:
+        rate = first + (last - first) * within
     return rate * min(1.0, (steps + 1) / max(1, stage.warmup_steps))

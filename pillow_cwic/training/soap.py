@@ -1,8 +1,11 @@
-"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for the convolutions; AdamW for everything else.
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for the convolutions.
 
-Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024 (arXiv 2409.11321). A weight [m,n,kh,kw] counts
-as a tensor of up to three modes (m, n and kh*kw). Every mode has a basis of its own, so the bases stay as small as the
-channels are few. In the toy comparison of training/LOG.md it needs 4 to 13 % less rate than AdamW after equal steps.
+AdamW for everything else.
+
+Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024 (arXiv 2409.11321). A weight
+[m,n,kh,kw] counts as a tensor of up to three modes (m, n and kh*kw). Every mode has a basis of its
+own, so the bases stay as small as the channels are few. In the toy comparison of training/LOG.md it
+needs 4 to 13 % less rate than AdamW after equal steps.
 """
 
 from collections.abc import Iterable
@@ -42,7 +45,9 @@ def modes(weight: Tensor) -> Tensor:
 
 def turned(x: Tensor, bases: list[Tensor]) -> Tensor:
     """A tensor of as many modes as there are bases [d,d], each mode multiplied by its basis from the right."""
-    for basis in bases:  # each product moves its mode to the end: after all of them, the order is the first again
+    for basis in (
+        bases
+    ):  # each product moves its mode to the end: after all of them, the order is the first again
         x = torch.tensordot(x, basis, dims=([0], [0]))
     return x
 
@@ -61,7 +66,8 @@ def statistics(gradient: Tensor) -> list[Tensor]:
 def first_basis(statistic: Tensor) -> Tensor:
     """Eigenvectors [d,d] of the first gradient's statistic, largest first.
 
-    In float64, and lifted off zero: one gradient may well have a rank below d, and float32 then does not converge.
+    In float64, and lifted off zero: one gradient may well have a rank below d, and float32 then
+    does not converge.
     """
     scaled = statistic.double() / statistic.double().diagonal().mean().clamp(min=1e-30)
     lifted = scaled + 1e-9 * torch.eye(len(scaled), dtype=torch.float64, device=scaled.device)
@@ -83,27 +89,39 @@ def dealt(costs: list[int], hands: int) -> list[int]:
 
 
 class Soap(torch.optim.Optimizer):
-    """Convolution weights; one learning rate tensor. A weight's first gradient only chooses its bases.
+    """Convolution weights; one learning rate tensor.
 
-    Of several ranks, each takes the steps of its share of the weights and keeps their states; then they exchange the
-    weights. As with a fused optimizer, a step changes nothing where the attribute `found_inf` is 1. It asks the device
-    for that and counts in Python, so it cannot be captured in a CUDA graph.
+    A weight's first gradient only chooses its bases.
+
+    Of several ranks, each takes the steps of its share of the weights and keeps their states; then
+    they exchange the weights. As with a fused optimizer, a step changes nothing where the attribute
+    `found_inf` is 1. It asks the device for that and counts in Python, so it cannot be captured in
+    a CUDA graph.
     """
 
     found_inf: Tensor | None = None
 
     def __init__(
-        self, parameters: Iterable[Tensor], lr: Tensor, eps: float, weight_decay: float, ranks: Ranks = ALONE
+        self,
+        parameters: Iterable[Tensor],
+        lr: Tensor,
+        eps: float,
+        weight_decay: float,
+        ranks: Ranks = ALONE,
     ) -> None:
         weights = list(parameters)
         super().__init__(weights, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
         self.ranks = ranks
-        self.owner = dict(zip(weights, dealt([work(weight) for weight in weights], ranks.count), strict=True))
+        self.owner = dict(
+            zip(weights, dealt([work(weight) for weight in weights], ranks.count), strict=True)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Of all weights: every rank must ask for it together."""
         whole = super().state_dict()
-        whole["state"] = {key: state for part in self.ranks.gather(whole["state"]) for key, state in part.items()}
+        whole["state"] = {
+            key: state for part in self.ranks.gather(whole["state"]) for key, state in part.items()
+        }
         return whole
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -131,16 +149,22 @@ class Soap(torch.optim.Optimizer):
             state["count"] = 0
             state["statistics"] = statistics(gradient)
             state["bases"] = [first_basis(statistic) for statistic in state["statistics"]]
-            state["momentum"], state["square"] = torch.zeros_like(gradient), torch.zeros_like(gradient)  # in the bases
+            state["momentum"], state["square"] = (
+                torch.zeros_like(gradient),
+                torch.zeros_like(gradient),
+            )  # in the bases
             return
         state["count"] += 1
         count, bases, correction = state["count"], state["bases"], 1 - BETA ** state["count"]
         inside = turned(gradient, bases)
         state["momentum"].lerp_(inside, 1 - BETA)
         state["square"].lerp_(inside * inside, 1 - BETA)
-        step = state["momentum"] / correction / ((state["square"] / correction).sqrt() + group["eps"])
-        # With one decay for both, the root of the squares is never below the momentum. But a turn moves the momentum
-        # and not the squares: where there was next to no gradient, as of dead units, steps of thousands came of that.
+        step = (
+            state["momentum"] / correction / ((state["square"] / correction).sqrt() + group["eps"])
+        )
+        # With one decay for both, the root of the squares is never below the momentum. But a turn
+        # moves the momentum and not the squares: where there was next to no gradient, as of dead
+        # units, steps of thousands came of that.
         step.clamp_(-1, 1)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.sub_(turned_back(step, bases).view_as(weight) * group["lr"])
@@ -151,11 +175,17 @@ class Soap(torch.optim.Optimizer):
             self._turn(state)
 
     def _turn(self, state: dict[str, Any]) -> None:
-        """One power iteration of every basis; the momentum is kept, the squares stay with their directions."""
+        """One power iteration of every basis.
+
+        The momentum is kept, the squares stay with their directions.
+        """
         momentum = turned_back(state["momentum"], state["bases"])
-        for mode, (statistic, basis) in enumerate(zip(state["statistics"], state["bases"], strict=True)):
+        for mode, (statistic, basis) in enumerate(
+            zip(state["statistics"], state["bases"], strict=True)
+        ):
             reached = statistic @ basis
-            order = (basis * reached).sum(0).argsort(descending=True)  # by estimated eigenvalue, for the QR's sake
+            # By estimated eigenvalue, for the QR's sake.
+            order = (basis * reached).sum(0).argsort(descending=True)
             state["square"] = state["square"].index_select(mode, order)
             state["bases"][mode] = torch.linalg.qr(reached[:, order])[0].contiguous()
         state["momentum"] = turned(momentum, state["bases"])

@@ -1,8 +1,9 @@
-"""One training step: draw crops, forward, backward, clip, AdamW, moving average. Plain, or as one CUDA graph.
+"""One training step: draw crops, forward, backward, clip, optimizer, moving average.
 
-Both ways run the same `body`. A captured step is what makes small networks train fast on a large GPU: launched one
-by one, its thousand kernels wait for Python. Inside, nothing may synchronise with the processor: the learning rate
-is a tensor, and a step that is not finite is skipped by the fused optimizer's `found_inf` instead of an `if`.
+Plain, or as one CUDA graph: both run the same `body`. Launched one by one, the many small kernels of
+a step wait for Python. Invariant: nothing in `body` waits for the processor. The learning rate is a
+tensor, and a step that is not finite is skipped by the fused optimizer's `found_inf` instead of an
+`if`. This module knows neither budget nor files.
 """
 
 import copy
@@ -12,31 +13,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .data import Source
-from .joint import JointCodec
+from .crops import Source
+from .joint_codec import JointCodec
 from .losses import Terms, importance_rate, rate_distortion
 from .ranks import ALONE, Ranks
-from .recipe import PARTS, OptimizerRecipe, Recipe, Stage
+from .recipe import TRAINABLE, OptimizerRecipe, Recipe, Stage
 from .soap import SoapWithAdamW
 
 WARM_UP_STEPS = 4
-"""Steps before a capture, at learning rate 0: they let cuDNN choose its algorithms and the optimizer make its state."""
+"""Steps before a capture, at learning rate 0.
+
+In them cuDNN chooses its algorithms and the optimizer makes its state.
+"""
 
 LINEAR_PACE = 0.03
-"""Share of its steps that the linear transforms take: they start where they belong (`principal`),
-with weights so small that full steps of AdamW would be noise."""
+"""Share of its steps that the linear transforms take.
+
+They start where they belong (`initial`), with weights so small that full steps of AdamW would be
+noise.
+"""
 
 AVERAGED = 9.0
 """The average reaches over one of this many parts of the run so far, at most."""
 
-SUMS = ("loss", "plane_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "finite", "steps")
+SUMS = ("loss", "code_bpp", "map_bpp", "mse", "ms_ssim", "gradient_norm", "finite", "steps")
 """What `Step.sums` adds up over the steps since it was last read."""
 
 
 def build_optimizer(
     joint: nn.Module, options: OptimizerRecipe, rate: Tensor, ranks: Ranks
 ) -> torch.optim.Optimizer | SoapWithAdamW:
-    """The recipe's optimizer; it skips a step where its `found_inf` is 1, without asking the device."""
+    """The recipe's optimizer.
+
+    It skips a step where its `found_inf` is 1, without asking the device.
+    """
     adamw: dict[str, Any] = {
         "betas": (options.beta1, options.beta2),
         "eps": options.epsilon,
@@ -52,8 +62,14 @@ def build_optimizer(
 class Step:
     """The networks under training, their optimizer and moving average, and the step itself."""
 
-    def __init__(self, recipe: Recipe, source: Source, device: torch.device, ranks: Ranks = ALONE) -> None:
-        self.recipe, self.source, self.device = recipe, source, device
+    def __init__(
+        self, recipe: Recipe, source: Source, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
+        self.recipe = recipe
+        self.source = source
+        self.device = device
+
+        # The networks under training, and the average of their weights.
         self.joint = JointCodec(recipe.model).to(device)
         for network in (self.joint.encoder, self.joint.decoder):
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -62,12 +78,19 @@ class Step:
         self.joint.rate_trains_encoder = recipe.loss.form == "rate-distortion"
         self.forward: nn.Module = self.joint  # or wrapped: several processes
         self.average = copy.deepcopy(self.joint).eval().requires_grad_(False)
+
+        # What the schedule and the optimizer change; the linear transforms take smaller steps.
         self.rate = torch.tensor(0.0, device=device)  # learning rate
         self.taken = torch.tensor(0.0, device=device)  # steps so far
         self.optimizer = build_optimizer(self.joint, recipe.optimizer, self.rate, ranks)
         self.linear: list[Tensor] = []
         if not self.joint.config.one_bit:  # signs have no such start
-            self.linear = [*self.joint.encoder.shortcut.parameters(), *self.joint.decoder.shortcut.parameters()]
+            self.linear = [
+                *self.joint.encoder.shortcut.parameters(),
+                *self.joint.decoder.shortcut.parameters(),
+            ]
+
+        # Sums since they were last read, and what a stage decides: see `begin` and `prepare`.
         self.sums = torch.zeros(len(SUMS), device=device, dtype=torch.float64)
         self.stage = recipe.stages[0]
         self.replay: Callable[[], None] | None = None
@@ -75,11 +98,13 @@ class Step:
 
     def begin(self, stage: Stage) -> None:
         """Set what learns and what is minimised in a stage."""
-        self.stage, self.replay = stage, None
-        self.joint.use_importance = self.average.use_importance = stage.importance
-        self.joint.explore, self.joint.choose = stage.explore, stage.choose
-        self.average.choose = stage.choose
-        for name in PARTS:
+        self.stage = stage
+        self.replay = None
+        for joint in (self.joint, self.average):
+            joint.use_importance = stage.importance
+            joint.choose = stage.choose
+        self.joint.explore = stage.explore
+        for name in TRAINABLE:
             self.joint.get_submodule(name).requires_grad_(name in stage.train)
 
     def __call__(self) -> None:
@@ -93,27 +118,32 @@ class Step:
 
     def body(self) -> None:
         """All that a step does on the device."""
+        # Loss and gradients, each crop at a quality of its own.
         x = self.source.draw()  # [B,3,crop,crop]
         quality = torch.randint(0, self.recipe.model.quality_count, (len(x),), device=self.device)
         terms = self.loss_function(x, quality)
         terms.loss.backward()  # type: ignore[no-untyped-call]
+
+        # The optimizer skips a step whose gradients are not finite.
         learning = [p for p in self.joint.parameters() if p.grad is not None]
         norm = nn.utils.clip_grad_norm_(learning, self.recipe.optimizer.clip_norm, foreach=True)
         finite = torch.isfinite(norm)
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[union-attr]  # a fused optimizer skips its step
-        before = [weight.detach().clone() for weight in self.linear]
+        self.optimizer.found_inf = (~finite).float()  # type: ignore[union-attr]
+        linear_before = [weight.detach().clone() for weight in self.linear]
         self.optimizer.step()
+
+        # What follows every step: the linear transforms' smaller pace, the average, the sums.
         with torch.no_grad():
             if self.linear:
-                torch._foreach_lerp_(self.linear, before, 1 - LINEAR_PACE)
+                torch._foreach_lerp_(self.linear, linear_before, 1 - LINEAR_PACE)
             self.follow()
             self._add(terms, norm, finite)
 
     def follow(self) -> None:
         """Move the average towards the weights; early in a run faster than `ema_decay` says.
 
-        It reaches over a tenth of the run at most: an average with weights from before the networks took shape is a bad
-        network, by decibels.
+        It reaches over a tenth of the run at most: an average with weights from before the networks
+        took shape is a bad network.
         """
         self.taken += 1
         pace = (AVERAGED / (AVERAGED + self.taken)).clamp(min=1 - self.recipe.optimizer.ema_decay)
@@ -125,11 +155,11 @@ class Step:
     def loss(self, x: Tensor, quality: Tensor) -> Terms:
         """x [B,3,H,W], quality [B] -> the loss and its terms."""
         recipe = self.recipe
-        low = recipe.cuda.bfloat16 if self.device.type == "cuda" else recipe.cpu.bfloat16
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
+        bfloat16 = recipe.cuda.bfloat16 if self.device.type == "cuda" else recipe.cpu.bfloat16
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
             outcome = self.forward(x, quality)
         if recipe.loss.form == "importance":
-            return importance_rate(outcome, x, quality, recipe.model, recipe.loss, self.stage)
+            return importance_rate(outcome, x, quality, recipe.model, recipe.loss, stage=self.stage)
         return rate_distortion(outcome, x, quality, recipe.model, recipe.loss)
 
     def _add(self, terms: Terms, norm: Tensor, finite: Tensor) -> None:
@@ -141,7 +171,8 @@ class Step:
         """Means since the last call, with `steps` and `skipped`; waits for the device."""
         values = dict(zip(SUMS, self.sums.tolist(), strict=True))
         self.sums.zero_()
-        finite, steps = values.pop("finite"), values.pop("steps")
+        finite = values.pop("finite")
+        steps = values.pop("steps")
         means = {name: value / max(1.0, finite) for name, value in values.items()}
         return means | {"steps": steps, "skipped": steps - finite}
 
@@ -151,30 +182,45 @@ class Step:
         return round(sums["steps"] - sums["finite"])
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """On CUDA, compile and capture the step if the recipe asks and the machine can; falls back aloud."""
+        """On CUDA, compile and capture the step if the recipe asks and the machine can.
+
+        Falls back aloud.
+        """
         options = self.recipe.cuda
         if self.device.type != "cuda" or self.forward is not self.joint or not options.capture:
             return
         if isinstance(self.optimizer, SoapWithAdamW):
             say("the step runs plainly, kernel by kernel: SOAP cannot be captured in a CUDA graph")
             return
-        attempts = [True, False] if options.compile else [False]
-        for compiled in attempts:
-            try:
-                self.loss_function = torch.compile(self.loss, dynamic=False) if compiled else self.loss
-                self.capture()
-            except Exception as error:  # whatever the compiler or the driver raises: plain steps always work
-                torch.cuda.synchronize()
-                say(f"capture {'with' if compiled else 'without'} torch.compile failed: {str(error)[:300]}")
-            else:
-                say(f"the step runs as one CUDA graph, {'compiled' if compiled else 'not compiled'}")
+        for compiled in (True, False) if options.compile else (False,):
+            if self._captured(compiled, say):
                 return
-        self.loss_function, self.replay = self.loss, None
+        self.loss_function = self.loss
+        self.replay = None
         say("the step runs plainly, kernel by kernel: expect it to be two to three times slower")
+
+    def _captured(self, compiled: bool, say: Callable[[str], None]) -> bool:
+        """Whether capturing the step worked; says so or says why not."""
+        loss = torch.compile(self.loss, dynamic=False) if compiled else self.loss
+        self.loss_function = loss
+        try:
+            self.capture()
+        except Exception as error:  # whatever compiler or driver raise: plain steps always work
+            torch.cuda.synchronize()
+            say(
+                f"capture {'with' if compiled else 'without'} torch.compile failed: "
+                f"{str(error)[:300]}"
+            )
+            return False
+        say(f"the step runs as one CUDA graph, {'compiled' if compiled else 'not compiled'}")
+        return True
 
     def capture(self) -> None:
         """Warm up on a side stream, then record one step."""
-        rate, taken = self.rate.clone(), self.taken.clone()
+        rate = self.rate.clone()
+        taken = self.taken.clone()
+
+        # At learning rate 0 the warm-up changes no weights.
         self.rate.zero_()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())
@@ -185,11 +231,15 @@ class Step:
                 self.body()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.synchronize()
+
+        # Gradients are made inside the graph, in its own memory.
         self.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self.body()
         torch.cuda.synchronize()
+
+        # As if nothing had been taken.
         self.rate.copy_(rate)
         self.taken.copy_(taken)
         self.sums.zero_()

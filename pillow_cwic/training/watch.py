@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from .losses import decibels
 from .schedule import Budget, Progress
-from .validate import Point
+from .validation import Point
 
 LOG = "log.jsonl"
 
@@ -17,12 +17,15 @@ LOG = "log.jsonl"
 class Watch:
     """Shows and writes down how the first rank is doing; the other ranks stay silent."""
 
-    def __init__(self, folder: Path, budget: Budget, seconds: float, first: bool, quiet: bool) -> None:
+    def __init__(
+        self, folder: Path, budget: Budget, seconds: float, first: bool, quiet: bool
+    ) -> None:
         self.seconds = seconds  # wall-clock at the last line
         self.budget, self.first, self.quiet = budget, first, quiet
         self.log: TextIO | None = (folder / LOG).open("a", encoding="utf-8") if first else None
         self.board = _tensorboard(folder) if first else None
-        self.lines = first and not quiet and not sys.stderr.isatty()  # a log file gets lines, a terminal a bar
+        # A log file gets lines, a terminal a bar.
+        self.lines = first and not quiet and not sys.stderr.isatty()
         self.bar = tqdm(
             total=100.0,
             disable=not first or quiet or self.lines,
@@ -42,7 +45,8 @@ class Watch:
         used, left = self.budget.used(progress), self.budget.seconds_left(progress)
         skipped = f", {progress.skipped} skipped" if progress.skipped else ""
         line = (
-            f"{stage}, step {progress.step}{skipped}: loss {means['loss']:.3f}, {bpp:.3f} bpp, {psnr:.2f} dB, "
+            f"{stage}, step {progress.step}{skipped}: loss {means['loss']:.3f}, {bpp:.3f} bpp, "
+            f"{psnr:.2f} dB, "
             f"MS-SSIM {means['ms_ssim']:.4f}, {_minutes(left)} left"
         )
         self.bar.n = round(100 * used, 2)
@@ -60,7 +64,12 @@ class Watch:
             "seconds": progress.seconds,
             "used": used,
         }
-        self._write("step", step=progress.step, stage=stage, **{key: _short(value) for key, value in values.items()})
+        self._write(
+            "step",
+            step=progress.step,
+            stage=stage,
+            **{key: _short(value) for key, value in values.items()},
+        )
         self._board(progress.step, {f"train/{key}": value for key, value in values.items()})
 
     def validation(self, progress: Progress, points: list[Point]) -> None:
@@ -74,7 +83,10 @@ class Watch:
             )
             self._write("validation", step=progress.step, seconds=_short(progress.seconds), **row)
             tag = f"validation/{point.quality_index}"
-            self._board(progress.step, {f"{tag}/{key}": row[key] for key in ("bpp", "psnr", "ms_ssim", "level")})
+            self._board(
+                progress.step,
+                {f"{tag}/{key}": row[key] for key in ("bpp", "psnr", "ms_ssim", "level")},
+            )
 
     def close(self) -> None:
         """Finish the bar and the files."""
@@ -102,7 +114,11 @@ class Watch:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The log's lines; a run that never logged has none."""
     path = folder / LOG
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+    return (
+        [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        if path.is_file()
+        else []
+    )
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -1,0 +1,78 @@
+"""Encoding: a picture and options -> the bytes of a .cwic file, tile by tile.
+
+The model is loaded at the first call, not at import. What the bytes mean is in docs/format.md.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numpy.typing import ArrayLike
+
+from .format import container
+from .format.container import Header
+from .format.grid import tiles
+from .format.png_plane import encode_plane
+from .format.quality_map import block_offsets, offsets_on_grid, pack_quality_map
+from .options import EncodeOptions, check_picture
+from .rate_search import file_at_rate
+from .weights import models
+
+if TYPE_CHECKING:
+    from .analysis import Analysis
+
+TILE_SIZE = 1024
+"""Pixels per side of a tile: small enough to decode a region cheaply, large enough to cost nothing
+in rate."""
+
+
+def encode(array: ArrayLike, options: EncodeOptions, *, tile_size: int = TILE_SIZE) -> bytes:
+    """Compress one picture, as `pillow_cwic.encode` describes it; tile_size in pixels."""
+    from .analysis import Analysis
+    from .runtime.devices import resolve_device
+
+    picture = check_picture(array)
+    model = models.load(options.model, resolve_device(options.device))
+    if options.effort and model.config.one_bit:
+        raise ValueError(
+            f"effort = {options.effort}: model {model.id} has one-bit codes, "
+            "effort refines integer ones"
+        )
+
+    # The planes beside the codes, which no quality changes.
+    offsets = block_offsets(options.importance, picture.size, model.config.quality_count)
+    alpha = None if picture.alpha is None else encode_plane(picture.alpha)
+    quality_map = None if offsets is None else pack_quality_map(offsets)
+
+    on_grid = None if offsets is None else offsets_on_grid(offsets, picture.size)
+    analysis = Analysis(model, picture.colour, on_grid)
+
+    def encode_at(quality_index: int, effort: int) -> bytes:
+        header = Header(
+            *picture.size,
+            picture.bands,
+            alpha is not None,
+            quality_index,
+            model.id,
+            tile_size,
+            has_quality_map=quality_map is not None,
+        )
+        streams = _encode_tiles(analysis, header, effort)
+        return container.write(header, streams, alpha, options.metadata, quality_map)
+
+    pixels = picture.size[0] * picture.size[1]
+    return file_at_rate(encode_at, options, model.config.quality_count, pixels)
+
+
+def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes]:
+    """The streams of all tiles, in file order."""
+    from .runtime.threads import map_one_thread
+
+    boxes = tiles(*header.size, header.tile_size)
+    coded = analysis.coded(header.quality_index)
+    if effort and coded.remainders is not None:
+        from .refinement import refine
+
+        coded = refine(analysis, boxes, coded, effort)
+    entropy = analysis.model.entropy
+    return map_one_thread(lambda box: entropy.encode(*coded.tile(box)), boxes)

@@ -1,0 +1,29 @@
+"""What the float context network and the integer one must agree on: units, ranges and scales of its two outputs."""
+
+OUTPUT_BITS = 4  # fraction bits of both outputs in integers: means come in sixteenths
+
+SCALES = 64
+"""Scales, log-spaced from e^FIRST_LOG_SCALE to e^LAST_LOG_SCALE.
+
+A scale output of 0 is the one with index SCALES/2.
+"""
+
+FIRST_LOG_SCALE, LAST_LOG_SCALE = -3, 5
+
+SEEN = 15
+"""Codes count as at most this much when they are context: a quarter of it fits the integer form's inputs."""
+
+COARSE = 8
+"""Large codes are seen a second time, in steps of this much, up to SEEN of them."""
+
+MEAN_MAX = 120
+"""Largest mean of a code, either way."""
+
+EXCHANGE = 16
+"""Bits that a squared error of one step is worth to the encoder, which is how it chooses between two codes.
+
+Where steps are as fine as their rate warrants, theory says 6 / ln 2 = 8.7; networks that were
+trained on rounded features want less haste. Measured in training/LOG.md.
+"""
+
+TABLE_BITS = 30  # fraction bits of the distribution table

@@ -1,0 +1,87 @@
+"""The range coder: bits and their probabilities <-> bytes (paper, section 3.4: arithmetic coding).
+
+`constriction`'s queue range coder with 32-bit words, stored little-endian. Probabilities are
+multiples of 2^-16 inside (0, 1), so their float64 form is exact and both sides see the same number.
+`RangeWriter` and `RangeReader` are called alike, so that one traversal serves both directions;
+neither knows what a bit means. No torch here.
+"""
+
+from typing import Protocol
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FormatError
+
+Bits = NDArray[np.int32]
+Probabilities = NDArray[np.float64]
+
+
+class BitCoder(Protocol):
+    """What the entropy model's traversal talks to."""
+
+    def __call__(self, probability: Probabilities, bits: Bits | None) -> Bits:
+        """P(bit = 1) [m] and the bits [m] when writing (None when reading) -> the bits [m]."""
+
+
+def _bernoulli() -> object:
+    # perfect=False is spelled out because it changes the bytes.
+    return constriction.stream.model.Bernoulli(perfect=False)
+
+
+class RangeWriter:
+    """Collects bits and codes them at the end: one call of the coder costs less than many."""
+
+    def __init__(self) -> None:
+        self._bits: list[Bits] = []
+        self._probability: list[Probabilities] = []
+
+    def __call__(self, probability: Probabilities, bits: Bits | None) -> Bits:
+        """Queue `bits` [m]; returns them."""
+        if bits is None:
+            raise TypeError("a RangeWriter needs the bits to write")
+        self._bits.append(bits)
+        self._probability.append(probability)
+        return bits
+
+    def append(self, later: "RangeWriter") -> None:
+        """Queue what another writer has queued behind what this one has."""
+        self._bits += later._bits
+        self._probability += later._probability
+
+    def to_bytes(self) -> bytes:
+        """The stream so far; its length is a multiple of 4 bytes (0 for no bits)."""
+        if not self._bits:
+            return b""
+        encoder = constriction.stream.queue.RangeEncoder()
+        encoder.encode(np.concatenate(self._bits), _bernoulli(), np.concatenate(self._probability))
+        return bytes(encoder.get_compressed().astype("<u4").tobytes())
+
+
+class RangeReader:
+    """Reads back, in the same order and with the same probabilities, what a RangeWriter wrote."""
+
+    def __init__(self, stream: bytes) -> None:
+        if len(stream) % 4:
+            raise FormatError(
+                f"range-coded stream of {len(stream)} bytes: expected a multiple of 4"
+            )
+        self._decoder = constriction.stream.queue.RangeDecoder(
+            np.frombuffer(stream, "<u4").astype(np.uint32)
+        )
+        self._model = _bernoulli()
+
+    def __call__(self, probability: Probabilities, bits: Bits | None = None) -> Bits:
+        """Read one bit for each of `probability` [m]."""
+        try:
+            return np.asarray(self._decoder.decode(self._model, probability), np.int32)
+        except AssertionError as error:  # how constriction reports words that no encoder writes
+            raise FormatError(
+                "range-coded stream is invalid: no encoder writes these words"
+            ) from error
+
+    def finish(self) -> None:
+        """Refuse a stream that holds more than what was read."""
+        if not self._decoder.maybe_exhausted():
+            raise FormatError("range-coded stream is longer than the codes it should hold")

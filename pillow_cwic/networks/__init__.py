@@ -1,0 +1,1 @@
+"""The CNNs: their configuration, layers, encoder and decoder, binarizer and importance map."""

@@ -1,0 +1,104 @@
+"""The search for the quality index that `bpp` or `max_bytes` asks for.
+
+Knows files by their size alone: how one is made is the caller's.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TypeAlias
+
+from .options import EncodeOptions, quality_index
+
+EncodeAt: TypeAlias = Callable[[int, int], bytes]
+"""(quality index, effort) -> the file."""
+
+
+def file_at_rate(
+    encode_at: EncodeAt, options: EncodeOptions, quality_count: int, pixels: int
+) -> bytes:
+    """The file that the options ask for, of a picture of so many pixels.
+
+    ValueError where not even the smallest file is within `max_bytes`.
+    """
+    if options.quality is not None:
+        return encode_at(quality_index(options.quality, quality_count), options.effort)
+    plain = functools.cache(lambda index: encode_at(index, 0))
+    if options.max_bytes is not None:
+        return _largest_within(plain, encode_at, options, quality_count)
+    return _nearest(plain, encode_at, options, (quality_count, (options.bpp or 0) * pixels / 8))
+
+
+def _largest_within(
+    plain: Callable[[int], bytes], encode_at: EncodeAt, options: EncodeOptions, quality_count: int
+) -> bytes:
+    """The best file of at most `max_bytes`.
+
+    Effort makes files larger, by a tenth at the lowest rates: the limit is lowered by as much and
+    met again, until a refined file fits or the index stays.
+    """
+    limit = options.max_bytes or 0
+
+    def best_index(target: float) -> int | None:
+        sizes = _sizes_around(plain, quality_count, target)
+        return next((index for index, size in sizes.items() if size <= target), None)
+
+    first = best_index(limit)
+    if first is None:
+        raise ValueError(
+            f"max_bytes = {limit}: the smallest file of this picture has {len(plain(0))} bytes"
+        )
+    index: int | None = first
+    tried = set[int]()
+    while options.effort and index is not None and index not in tried:
+        tried.add(index)
+        refined = encode_at(index, options.effort)
+        if len(refined) <= limit:
+            return refined
+        index = best_index(limit * len(plain(index)) / len(refined))
+    return plain(first)
+
+
+def _nearest(
+    plain: Callable[[int], bytes],
+    encode_at: EncodeAt,
+    options: EncodeOptions,
+    wanted: tuple[int, float],
+) -> bytes:
+    """The file nearest to a number of bytes; wanted: the number of qualities, and the bytes.
+
+    With effort, as `_largest_within` has it.
+    """
+    quality_count, target = wanted
+
+    def nearest_index(aim: float) -> int:
+        sizes = _sizes_around(plain, quality_count, aim)
+        return min(sizes, key=lambda index: abs(sizes[index] - aim))
+
+    index = nearest_index(target)
+    if not options.effort:
+        return plain(index)
+    refined = dict[int, bytes]()
+    while index not in refined:
+        refined[index] = encode_at(index, options.effort)
+        index = nearest_index(target * len(plain(index)) / len(refined[index]))
+    return min(refined.values(), key=lambda file: abs(len(file) - target))
+
+
+def _sizes_around(
+    plain: Callable[[int], bytes], quality_count: int, target: float
+) -> dict[int, int]:
+    """Sizes of the two files around `target` bytes, by quality index; one where the range ends.
+
+    Bisection over the quality indices, taking sizes to grow with the index. Files without effort:
+    a tenth of the work.
+    """
+    low, high = -1, quality_count  # sizes at low <= target < sizes at high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if len(plain(middle)) <= target:
+            low = middle
+        else:
+            high = middle
+    return {index: len(plain(index)) for index in (low, high) if 0 <= index < quality_count}

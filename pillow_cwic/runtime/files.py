@@ -1,0 +1,46 @@
+"""Where the package's own files are, and the one atomic writer.
+
+Under its name a file is the old one or the new one, whole, whatever happens. Invariant: everything
+that the package writes for a user, into the cache or into a run goes through here; only storage
+that is not a file system (fsspec) is written elsewhere.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def package_folder() -> Path:
+    """Where this package is installed."""
+    return Path(__file__).parents[1]
+
+
+def package_data() -> Path:
+    """The folder of what ships with the package beside its code."""
+    return package_folder() / "data"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the target, flush to disk, rename; the file's own OSError where that fails.
+
+    A link is followed, and permissions of a file that was there are kept. What is no regular file
+    (a pipe, a terminal) is written to as it is.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        target.write_bytes(data)
+        return
+    temporary = target.with_name(f".cwic-{secrets.token_hex(8)}.partial")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o7777)
+        temporary.replace(target)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not the name of a file that is gone
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)

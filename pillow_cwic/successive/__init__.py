@@ -1,1 +1,0 @@
-"""The codes of the successive binarizer: their order, their distributions, and the ladder of decisions they are."""

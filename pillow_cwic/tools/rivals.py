@@ -1,0 +1,106 @@
+"""The formats that .cwic is compared with, as Pillow writes them: the one table of their settings.
+
+`compare` and `demo` look for a rival's best file within a number of bytes, `evaluate` for curves.
+No torch, no .cwic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import Image, features
+
+from .recode import recoded
+
+JPEG2000_TARGETS = tuple(0.7 + 0.01 * step for step in range(40))
+"""JPEG 2000 misses its own target a little: targets tried, in shares of the limit."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """One format; a dial of its own sets the rate, larger is more."""
+
+    title: str  # in tables
+    format_name: str  # as Pillow calls it
+    feature: str  # as PIL.features calls it
+    options: Callable[[float], dict[str, Any]]  # dial -> options of Pillow's save
+    curve: tuple[float, ...]  # dials of a rate-distortion curve, rising
+    dials: Callable[[Image.Image, int], Sequence[float]]  # (picture, limit in bytes) -> to search
+
+    @property
+    def available(self) -> bool:
+        """Whether this Pillow can write it."""
+        return bool(features.check(self.feature))
+
+    def encode(self, picture: Image.Image, dial: float) -> bytes:
+        """The RGB picture as a file."""
+        return recoded(picture, self.format_name, **self.options(dial))
+
+    def largest_within(self, picture: Image.Image, limit_bytes: int) -> bytes | None:
+        """By bisection over the dials, the largest file within the limit; None if there is none."""
+        dials = self.dials(picture, limit_bytes)
+        low, high, best = 0, len(dials), None
+        while low < high:
+            middle = (low + high) // 2
+            data = self.encode(picture, dials[middle])
+            if len(data) <= limit_bytes:
+                low, best = middle + 1, data
+            else:
+                high = middle
+        return best
+
+
+def _jpeg2000_dials(picture: Image.Image, limit_bytes: int) -> Sequence[float]:
+    """Targets in bits per pixel."""
+    limit_bpp = 8 * limit_bytes / (picture.width * picture.height)
+    return [share * limit_bpp for share in JPEG2000_TARGETS]
+
+
+RIVALS = {
+    "jpeg": Rival(
+        "JPEG 4:2:0",
+        "JPEG",
+        "jpg",
+        lambda quality: {"quality": int(quality), "subsampling": "4:2:0", "optimize": True},
+        curve=(2, 4, 6, 9, 13, 18, 25, 35, 50, 65, 80),
+        dials=lambda picture, limit: range(1, 96),
+    ),
+    "jpeg2000": Rival(
+        "JPEG 2000",
+        "JPEG2000",
+        "jpg_2000",
+        lambda bpp: {
+            "irreversible": True,
+            "mct": 1,
+            "num_resolutions": 6,
+            "quality_mode": "rates",
+            "quality_layers": [24 / bpp],
+        },
+        curve=(0.06, 0.09, 0.12, 0.17, 0.23, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4),
+        dials=_jpeg2000_dials,
+    ),
+    "webp": Rival(
+        "WebP m6",
+        "WEBP",
+        "webp",
+        lambda quality: {"quality": int(quality), "method": 6},
+        curve=(0, 2, 5, 10, 18, 28, 40, 55, 70, 82),
+        dials=lambda picture, limit: range(101),
+    ),
+    "avif": Rival(
+        "AVIF 4:4:4 s4",
+        "AVIF",
+        "avif",
+        lambda quality: {"quality": int(quality), "subsampling": "4:4:4", "speed": 4},
+        curve=(4, 9, 14, 20, 27, 34, 42, 50, 58, 66, 74),
+        dials=lambda picture, limit: range(101),
+    ),
+}
+"""By the names that `evaluate --codecs` takes."""
+
+
+def available(names: Iterable[str] = RIVALS) -> list[Rival]:
+    """Those that this Pillow can write, of all or of some by name."""
+    return [RIVALS[name] for name in names if RIVALS[name].available]

@@ -1,0 +1,101 @@
+"""Where a model of integer codes starts: its linear shortcuts become the principal components of 16x16 blocks.
+
+Encoder and decoder each have a linear block transform beside the trunk. Begun with the pictures'
+own principal components and a silent trunk, the codec is a transform codec from the first step, and
+training improves on that; begun at random, it needs most of a short run to get there.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..entropy.logistic import FIRST_LOG_SCALE, LAST_LOG_SCALE, OUTPUT_BITS, SCALES
+from ..format.grid import GRID
+from ..networks.layers import FIRST_GAIN, GAIN_SLOPE, unshuffled
+from .code_network import StepNetwork
+from .joint_codec import JointCodec
+
+OUTPUTS_PER_LOG = (SCALES - 1) / (LAST_LOG_SCALE - FIRST_LOG_SCALE) / (1 << OUTPUT_BITS)
+"""By how much a scale output grows where the scale grows e-fold."""
+
+POSITIONS = 20_000
+"""Blocks from which the components are estimated, at least."""
+
+CENTRE = 1.5
+"""What the hidden unit that carries the quality holds at the middle one: it must stay within [0, 4)."""
+
+
+def blocks_of(pictures: Tensor) -> Tensor:
+    """[B,3,H,W] -> its 16x16 blocks as rows, [B*H/16*W/16,768]."""
+    return unshuffled(pictures, GRID).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+@torch.no_grad()
+def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
+    """Set up an untrained codec from crops [B,3,s,s] in [0,1].
+
+    Says what it did, for the records.
+    """
+    config = joint.config
+    blocks: list[Tensor] = []
+    while sum(map(len, blocks)) < POSITIONS:
+        blocks.append(blocks_of(draw() * 2 - 1))
+    values = torch.cat(blocks).double()  # [positions,3*GRID^2]
+    mean, n = values.mean(0), config.channels
+    centred = values - mean
+    variance, components = torch.linalg.eigh(centred.t() @ centred / len(centred))
+    variance, components = variance.flip(0)[:n].clamp(min=1e-6), components.flip(1)[:, :n]
+    # At high rates a step of d (in 8-bit values) makes an error of d^2 / 12, and one more bit per
+    # code quarters that: lambda weighs one against the other at d = sqrt(36 / (2 ln 2 lambda)).
+    middle = math.sqrt(config.lambda_min * config.lambda_max)
+    step_size = math.sqrt(36 / (2 * math.log(2) * middle)) / 127.5  # of pixels in [-1, 1]
+    unit = FIRST_GAIN * step_size  # of a code before its gain
+    encoder, decoder = joint.encoder, joint.decoder
+    encoder.shortcut.weight.copy_((components.t() / unit)[:, :, None, None])
+    encoder.shortcut.bias.copy_(-(mean @ components) / unit)  # type: ignore[union-attr]
+    decoder.shortcut.weight.copy_((components * unit)[:, :, None, None])
+    decoder.shortcut.bias.copy_(mean)  # type: ignore[union-attr]
+    for layer in (encoder.codes, decoder.out, decoder.shortcut_eighth):
+        layer.weight.zero_()
+        layer.bias.zero_()  # type: ignore[union-attr]
+    spread = (centred @ components).abs().mean(0) / unit * FIRST_GAIN  # [n], at the middle quality
+    for step in joint.planes.step:
+        _start_step(step, (spread / (2 * math.log(2))).log().float())  # type: ignore[arg-type]
+    share = float(variance.sum() / centred.square().sum(1).mean())
+    return (
+        f"linear transforms from {len(values)} blocks' principal components: {n} hold {share:.2%} "
+        "of the variance"
+    )
+
+
+def _start_step(network: StepNetwork, log_s: Tensor) -> None:
+    """Every channel's own distribution, whatever is known: mean 0, log of the scale `log_s` [n] at the middle quality.
+
+    Hidden unit 0 carries the quality through all layers, because scales grow with the gain.
+    """
+    n = len(log_s)
+    qualities = len(network.quality.weight)
+    network.quality.weight[:, 0] = torch.linspace(-1, 1, qualities) + CENTRE
+    for layer in (
+        network.known,
+        network.map_out,
+        network.depth1,
+        network.mid1,
+        network.depth2,
+        network.mid2,
+    ):
+        layer.weight[0] = 0
+        if layer.bias is not None:
+            layer.bias[0] = 0
+    for layer in (network.depth1, network.depth2):
+        layer.weight[0, 0, 1, 1] = 1
+    for layer in (network.mid1, network.mid2):
+        layer.weight[0, 0] = 1
+    middle = (log_s - FIRST_LOG_SCALE) * OUTPUTS_PER_LOG - SCALES / 2 / (1 << OUTPUT_BITS)
+    slope = GAIN_SLOPE * OUTPUTS_PER_LOG
+    network.out.weight.zero_()
+    network.out.weight[n:, 0, 0, 0] = slope  # of the scales
+    network.out.bias.zero_()  # type: ignore[union-attr]
+    network.out.bias[n:] = middle - slope * CENTRE  # type: ignore[index]

@@ -1,0 +1,1 @@
+"""From a model's name to a verified file, and from there to one loaded model."""

@@ -1,0 +1,164 @@
+"""The cache directory: model files named by their SHA-256, written once, verified whenever they are read.
+
+Invariant: <sha256>.safetensors appears by an atomic rename, so a reader needs no lock and a
+read-only directory works. A writer holds <sha256>.lock; <sha256>.partial is what an interrupted
+download left, for the next one to resume.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..errors import WeightsError
+from ..runtime.files import write_atomically
+
+CACHE_VARIABLE = "PILLOW_CWIC_CACHE_DIR"
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def directory() -> Path:
+    """Where fetched models live: PILLOW_CWIC_CACHE_DIR, or the platform's cache directory.
+
+    It may not exist yet.
+    """
+    if folder := os.environ.get(CACHE_VARIABLE):
+        return Path(folder).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("pillow-cwic", appauthor=False))
+
+
+def model_path(sha256: str) -> Path:
+    """Where the model with this hash is, or will be."""
+    return directory() / f"{sha256}.safetensors"
+
+
+def partial_path(sha256: str) -> Path:
+    """Where an unfinished download of this model is kept."""
+    return directory() / f"{sha256}.partial"
+
+
+def stored_models() -> list[Path]:
+    """Every finished model file in the cache, sorted.
+
+    No manifest is needed to know them, their name is their hash.
+    """
+    return [path for path in files_in(directory(), ".safetensors") if len(path.stem) == 64]
+
+
+def files_in(folder: Path, suffix: str) -> list[Path]:
+    """The files of a folder with this suffix, sorted.
+
+    None where there is no folder or no right to look into it.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix == suffix)
+    except OSError:
+        return []
+
+
+def exists(path: Path) -> bool:
+    """True when a file can be seen there; unlike Path.exists, False without the right to look."""
+    try:
+        return path.stat().st_size >= 0
+    except OSError:
+        return False
+
+
+def hash_file(path: Path) -> str:
+    """The SHA-256 of a file as 64 hex digits; OSError when it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_intact(path: Path, sha256: str) -> bool:
+    """True when `path` is a readable file with this hash."""
+    try:
+        return hash_file(path) == sha256
+    except OSError:
+        return False
+
+
+def discard_damaged(sha256: str) -> None:
+    """Deletes a cached file whose content is not its name's hash.
+
+    Does nothing where the directory is read-only.
+    """
+    path = model_path(sha256)
+    with contextlib.suppress(WeightsError, OSError), locked(sha256):
+        if exists(path) and not is_intact(
+            path, sha256
+        ):  # looked at again under the lock: another may have healed it
+            path.unlink()
+
+
+def store(path: Path, data: bytes) -> None:
+    """Writes a small file by a temporary file and an atomic rename.
+
+    WeightsError when the disk refuses.
+    """
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, data)
+
+
+@contextlib.contextmanager
+def locked(sha256: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Holds the one lock per model across threads and processes.
+
+    The system drops it when its holder dies.
+
+    `on_wait` is called once when another holder makes this one wait for more than a second.
+    """
+    import filelock
+
+    folder = directory()
+    lock = filelock.FileLock(folder / f"{sha256}.lock")
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=1)
+        except filelock.Timeout:
+            on_wait()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextlib.contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turns an OSError of the file system into a WeightsError that says what to do about it."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except NotImplementedError as error:  # filelock's word for a file system without locks
+        raise WeightsError(
+            f"cannot lock a file in {folder} ({error}): set {CACHE_VARIABLE} to a local folder"
+        ) from error
+    except OSError as error:
+        wrapped = WeightsError(_advice(folder, error))
+        wrapped.errno = error.errno
+        raise wrapped from error
+
+
+def _advice(folder: Path, error: OSError) -> str:
+    reason = error.strerror or str(error)
+    in_cache = folder.is_relative_to(directory())
+    if error.errno in DISK_FULL:
+        elsewhere = f", or set {CACHE_VARIABLE} to a folder on another disk" if in_cache else ""
+        return f"no room in {folder} ({reason}): free some space there{elsewhere}"
+    elsewhere = (
+        f", set {CACHE_VARIABLE} to a folder that is, or give a weights file's path as the model"
+        if in_cache
+        else ""
+    )
+    return f"cannot write in {folder} ({reason}): make it writable{elsewhere}"

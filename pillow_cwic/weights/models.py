@@ -1,0 +1,293 @@
+"""From a model's name, id or path to a verified file, and from there to one loaded model per id and device.
+
+The order of places: an explicit path, the cache, the wheel, the folder of a local manifest, a
+download. Invariant: no byte of a weights file reaches the model before its SHA-256 has been
+checked. This module knows no torch until it loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from concurrent.futures import Future
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import WeightsError
+from ..format.header import MAX_QUALITY_INDEX, Header
+from ..options import quality_of
+from ..runtime import files
+from . import cache, catalogue
+from .manifest import Entry, is_id
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..model import Model
+
+WHEEL_DIR = files.package_data()
+"""The models that ship with the package."""
+
+MAX_LOADED = 4  # models kept in memory, the least recently used goes first
+
+_lock = threading.Lock()
+
+# (id, device) -> a model, or its loading.
+_loaded: OrderedDict[tuple[str, str], Future[Model]] = OrderedDict()
+
+# Models given by path in this process: their files are decodable in it, too.
+_opened: dict[str, Entry] = {}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is, without its weights."""
+
+    name: str
+    """As manifests and `model=` call it."""
+
+    id: str
+    """As .cwic files call it: the first 16 hex digits of its weights file's SHA-256."""
+
+    quality_count: int
+    """Quality indices are 0 .. quality_count - 1."""
+
+    importance_levels: int
+    """Levels of the importance map are 0 .. importance_levels - 1."""
+
+
+def find(model: str | PathLike[str] | None) -> Entry:
+    """The entry of a model: None is the default, 16 hex digits an id, a file a path, anything else a name.
+
+    A WeightsError says where an unknown model was looked for and what to do.
+    """
+    if model is None:
+        return _default()
+    # First: an id comes from a file and must never become a path.
+    if isinstance(model, str) and is_id(model):
+        return _find_id(model)
+    if not isinstance(model, str) or model.endswith(".safetensors") or Path(model).is_file():
+        return _entry_of_file(Path(model))
+    return _find_name(model)
+
+
+def info(model: str | PathLike[str] | None) -> ModelInfo:
+    """What a model is, from its own file, which is fetched if need be; errors as for `load`."""
+    from .file import read_config
+
+    entry = find(model)
+    config = read_config(locate(entry))
+    return ModelInfo(entry.name, entry.id, config.quality_count, config.levels)
+
+
+def quality_of_file(header: Header) -> float | None:
+    """The dial's position that a file's quality index means; None where its model is unknown."""
+    count = _known_quality_count(header.model_id)
+    return None if count is None else quality_of(header.quality_index, count)
+
+
+def _known_quality_count(model_id: str) -> int | None:
+    """A model's number of qualities, if a manifest or this process knows it; nothing is fetched."""
+    opened = _opened.get(model_id)
+    if opened is not None:
+        with contextlib.suppress(WeightsError):
+            from .file import read_config
+
+            return read_config(Path(opened.origin)).quality_count
+    with contextlib.suppress(WeightsError):
+        entry = catalogue.builtin().by_id(model_id) or catalogue.read_all().by_id(model_id)
+        count = entry.config.get("quality_count") if entry else None
+        if type(count) is int and 1 <= count <= MAX_QUALITY_INDEX + 1:
+            return count
+    return None
+
+
+def load(model: str | PathLike[str] | None, device: torch.device) -> Model:
+    """The model on `device`, verified and kept in memory.
+
+    Threads that ask at once get the one that is loaded once.
+
+    WeightsError when it is unknown, unreachable, damaged or not a model.
+    """
+    known = isinstance(model, str) and (model, str(device)) in _loaded
+    entry = None if known else find(model)
+    key = (entry.id if entry else str(model), str(device))
+    with _lock:
+        future = _loaded.get(key)
+        waits = future is not None
+        if future is None:
+            future = _loaded[key] = Future()
+        _loaded.move_to_end(key)
+        while len(_loaded) > MAX_LOADED:
+            _loaded.popitem(last=False)
+    if not waits:
+        _load_into(future, key, entry or find(model), device)
+    return future.result()
+
+
+def locate(entry: Entry, *, quiet: bool = False) -> Path:
+    """A verified file of this entry: from the cache, the wheel, beside its manifest, or fetched into the cache.
+
+    `quiet` hides the progress bar of a download. WeightsError when there is no intact file to be
+    had.
+    """
+    cached = cache.model_path(entry.sha256)
+    if cache.exists(cached):
+        if cache.is_intact(cached, entry.sha256):
+            return cached
+        cache.discard_damaged(entry.sha256)
+    damaged = []
+    for path in places(entry):
+        if cache.is_intact(path, entry.sha256):
+            return path
+        if path.parent == WHEEL_DIR and cache.exists(path):
+            raise WeightsError(
+                f"{path} is damaged: its SHA-256 is not {entry.sha256}; reinstall pillow-cwic"
+            )
+        if cache.exists(path):
+            damaged.append(f"{path}: its SHA-256 is not the {entry.sha256} of {entry.origin}")
+    from . import download
+
+    try:
+        return download.fetch(entry, quiet=quiet)
+    except WeightsError as error:
+        if damaged:
+            raise WeightsError("\n".join([*damaged, str(error)])) from error
+        raise
+
+
+def places(entry: Entry) -> list[Path]:
+    """The local files outside the cache that may be this entry's.
+
+    Only the built-in manifest's ship in the wheel.
+    """
+    shipped = [WHEEL_DIR / entry.file] if entry.origin == str(catalogue.builtin_path()) else []
+    return shipped + entry.local_files()
+
+
+def forget() -> None:
+    """Drops every model from memory; those in use live on with their users."""
+    with _lock:
+        _loaded.clear()
+        _opened.clear()
+        catalogue.forget()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.Lock()  # the threads that hold the lock or load a model do not exist here
+    for key in [key for key, future in _loaded.items() if not future.done()]:
+        del _loaded[key]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _load_into(
+    future: Future[Model], key: tuple[str, str], entry: Entry, device: torch.device
+) -> None:
+    try:
+        from .file import read_model
+
+        future.set_result(read_model(locate(entry), device, id=entry.id))
+    except BaseException as error:  # whoever waits must hear of it, a KeyboardInterrupt too
+        with _lock:
+            if _loaded.get(key) is future:
+                del _loaded[key]
+        future.set_exception(error)
+
+
+def _default() -> Entry:
+    # A further manifest can't change what a plain save() writes.
+    builtin = catalogue.builtin()
+    entry = builtin.by_name(builtin.default) if builtin.default else None
+    if entry is None:
+        raise WeightsError(
+            f"the manifest {builtin.location} names no default model: give model=..., or "
+            "reinstall pillow-cwic"
+        )
+    return entry
+
+
+def _entry_of_file(path: Path) -> Entry:
+    path = path.expanduser().absolute()
+    try:
+        sha256, size = cache.hash_file(path), path.stat().st_size
+    except OSError as error:
+        raise WeightsError(
+            f"cannot read the weights file {path}: {error.strerror or error}"
+        ) from error
+    entry = Entry(name=path.stem, file=path.name, sha256=sha256, bytes=size, origin=str(path))
+    _opened[entry.id] = entry
+    return entry
+
+
+def _find_id(model_id: str) -> Entry:
+    found = catalogue.read_all()
+    entry = found.by_id(model_id) or _opened.get(model_id) or _stored(model_id)
+    if entry is None:
+        problems = catalogue.refresh()  # the id may be newer than the copy of a manifest
+        found = catalogue.read_all()
+        entry = found.by_id(model_id)
+        if entry is None:
+            raise WeightsError(_unknown(f"the model with id {model_id}", found, problems))
+    return entry
+
+
+def _stored(model_id: str) -> Entry | None:
+    """A cached file needs no manifest: its name is its hash."""
+    for path in cache.stored_models():
+        if path.stem.startswith(model_id):
+            return Entry(
+                name=path.stem,
+                file=path.name,
+                sha256=path.stem,
+                bytes=path.stat().st_size,
+                origin=str(path),
+            )
+    return None
+
+
+def _find_name(name: str) -> Entry:
+    problems = catalogue.fetch_missing()  # a manifest never read may give this name another meaning
+    found = catalogue.read_all()
+    entry = found.by_name(name)
+    if entry is None:
+        problems += catalogue.refresh()
+        found = catalogue.read_all()
+        entry = found.by_name(name)
+        if entry is None:
+            raise WeightsError(_unknown(f"the model {name!r}", found, problems))
+    elif found.problems:
+        warnings.warn(
+            f"model {name!r}: a manifest was left out: {'; '.join(found.problems)}", stacklevel=4
+        )
+    return entry
+
+
+def _unknown(what: str, found: catalogue.Catalogue, problems: list[str]) -> str:
+    known = [
+        f"  {m.location}: {', '.join(map(str, m.models)) or 'no models'}" for m in found.manifests
+    ]
+    folders = f"Looked in {cache.directory()} (cache) and {WHEEL_DIR} (shipped)."
+    advice = (
+        "Get the manifest of whoever made the file and run `pillow-cwic weights add MANIFEST`, or "
+        "name it in "
+        f"{catalogue.MANIFEST_VARIABLE}; a newer model of the project itself needs a newer "
+        "pillow-cwic."
+    )
+    return "\n".join(
+        [
+            f"{what} is not known here. Manifests:",
+            *known,
+            *(f"  {problem}" for problem in found.problems + problems),
+            folders,
+            advice,
+        ]
+    )

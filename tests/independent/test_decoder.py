@@ -1,0 +1,152 @@
+"""docs/format.md is enough: a decoder written from it alone finds what the package finds, and writes the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_model
+import torch
+from both_decoders import agree
+from independent_decoder import File
+from independent_entropy import Model
+from independent_tile import Tile
+from PIL import Image
+
+import pillow_cwic
+from pillow_cwic import encoding
+from pillow_cwic.model import Model as PackageModel
+from pillow_cwic.networks.binarizer import LARGEST, code_integers
+from pillow_cwic.weights import models
+
+HERE = Path(__file__).parent
+DEFAULT = sorted((HERE / "golden").glob("*.cwic"))
+TINY = sorted((HERE / "golden" / "tiny").glob("*.cwic"))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def default() -> Model:
+    """The default model's weights file, in the independent decoder's hands."""
+    return Model(models.locate(models.find(None)).read_bytes())
+
+
+@pytest.fixture(scope="module")
+def golden() -> Model:
+    """The golden files' tiny model in the same hands; the package knows it, too."""
+    path = HERE / "golden" / "tiny" / "tiny.safetensors"
+    models.load(path, CPU)
+    return Model(path.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another model's weights file: other widths, and a ladder of the usual length."""
+    path = tmp_path_factory.mktemp("format") / "tiny.safetensors"
+    tiny_model.export(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tiny: Path) -> Model:
+    """The same, in the independent decoder's hands."""
+    return Model(tiny.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def package(tiny: Path) -> PackageModel:
+    """The same as the package loads it."""
+    return models.load(tiny, CPU)
+
+
+def test_the_independent_decoder_is_independent(fresh_python):
+    """It imports neither the package nor torch nor constriction."""
+    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import independent_decoder; print(*sys.modules)"
+    loaded = {name.partition(".")[0] for name in fresh_python(code).split()}
+    assert {"independent_entropy", "independent_tile", "independent_network"} <= loaded
+    assert loaded.isdisjoint({"pillow_cwic", "torch", "constriction", "safetensors"})
+
+
+def reads(path: Path, model: Model) -> None:
+    """A golden file comes out as the package decodes it, and its bits give the same bytes again."""
+    file = File(path.read_bytes(), model)
+    assert file.tiles
+    agree(file, path.read_bytes(), np.asarray(Image.open(path.with_suffix(".png"))))
+    assert [tile.rewritten() for tile in file.tiles] == file.payloads("TILE")
+
+
+@pytest.mark.parametrize("path", DEFAULT, ids=lambda path: path.stem)
+def test_it_reads_the_default_models_golden_files(path, default):
+    """Levels and codes equal the package's, pixels are within 1 of the stored picture; the bits give the same bytes."""
+    reads(path, default)
+
+
+@pytest.mark.parametrize("path", TINY, ids=lambda path: path.stem)
+def test_it_reads_the_tiny_models_golden_files(path, golden):
+    """The same; what these hold is more varied, and in the document's test vectors."""
+    reads(path, golden)
+
+
+def test_the_tiny_models_golden_files_go_everywhere(golden):
+    """Every level, means and scales of many values, feet off zero, codes beyond what counts as context, escapes."""
+    tiles = [tile for path in TINY for tile in File(path.read_bytes(), golden).tiles]
+    read = [code for tile in tiles for code in tile.read]
+    assert set(np.concatenate([tile.level.ravel() for tile in tiles])) == {0, 1, 2, 3}
+    assert len({code.mean for code in read}) > 90
+    assert len({tuple(code.table) for code in read}) > 50
+    assert {code.foot for code in read} >= set(range(-5, 5))
+    assert {code.sign for code in read if code.size > 15} == {-1, 1}
+    asked = {bit.question for tile in tiles for bit in tile.bits[tile.level_bits :]}
+    assert {"more than 3", "longer than 6", "digit 5"} <= asked
+
+
+@pytest.mark.parametrize(
+    ("size", "quality"), [((1, 1), 0.5), ((17, 9), 1.0), ((64, 48), 0.0), ((50, 95), 0.7)]
+)
+def test_pictures_of_any_size_are_read_as_the_document_says(size, quality, tiny, model, photo):
+    """Colour with alpha and grey without, sizes on and off the grid: same levels, codes and pixels in both decoders."""
+    colour = np.asarray(photo.resize(size[::-1]))
+    alpha = np.arange(size[0] * size[1], dtype=np.uint8).reshape(*size, 1)
+    for picture in (np.concatenate([colour, alpha], 2), colour[:, :, 1]):
+        data = pillow_cwic.encode(picture, quality=quality, model=tiny, device="cpu")
+        agree(File(data, model), data, pillow_cwic.decode(data, device="cpu"))
+
+
+def test_tiles_and_the_quality_map_are_read_as_the_document_says(tiny, model, photo, monkeypatch):
+    """Six tiles, ragged at both borders, with a quality map: same levels, codes and pixels, and the same bytes."""
+    monkeypatch.setattr(encoding, "TILE_SIZE", 64)
+    picture = np.asarray(photo.resize((147, 101)))
+    importance = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
+    data = pillow_cwic.encode(picture, quality=0.6, importance=importance, model=tiny, device="cpu")
+    file = File(data, model)
+    assert len(file.tiles) == 6
+    assert file.tiles[-1].level.shape == (3, 2)
+    assert len(np.unique(file.qualities())) > 10
+    agree(file, data, pillow_cwic.decode(data, device="cpu"))
+    assert [tile.rewritten() for tile in file.tiles] == file.payloads("TILE")
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (1, 5), (13, 10)])
+def test_codes_of_every_size_are_read_as_the_document_says(shape, model, package):
+    """Codes up to the largest and beyond, with escapes of every length, come back from the package's stream."""
+    generator = torch.Generator().manual_seed(sum(shape))
+    level = torch.full(shape, 3, dtype=torch.uint8)
+    level.view(-1)[::5] = 1
+    spread = torch.logspace(3.2, -0.5, 16)
+    codes = code_integers(torch.randn(*shape, 16, generator=generator) * spread)
+    codes[0, -1, :4] = torch.tensor([LARGEST, -LARGEST, 6000, -33])  # one that no writer may write
+    codes *= torch.arange(16) < torch.tensor(package.config.kept_planes)[level.long()][..., None]
+    stream = package.entropy.encode(codes, level, 6)
+    tile = Tile(model, 6, shape, stream)
+    assert np.array_equal(tile.level, level.numpy())
+    assert np.array_equal(tile.codes, codes.numpy())
+    assert tile.rewritten() == stream
+    asked = {bit.question for bit in tile.bits[tile.level_bits :]}
+    assert asked >= {
+        "zero",
+        "sign",
+        *(f"more than {j}" for j in range(1, 32)),
+        *(f"longer than {b}" for b in (4, 11)),
+    }
+    assert asked >= {f"digit {b}" for b in range(12)}

@@ -1,0 +1,183 @@
+"""Decoding: regions, windows, tiles, the importance map; damage is noticed, never shown."""
+
+import io
+import random
+import time
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+from closeness import assert_close
+from coding import analysed, encode_in_tiles
+from PIL import Image
+
+import pillow_cwic
+from pillow_cwic import CwicError, FormatError, decoding
+from pillow_cwic.entropy.ladder import Ladder
+from pillow_cwic.format import container
+from pillow_cwic.format.grid import code_grid
+from pillow_cwic.networks import windows
+
+
+@pytest.fixture(scope="module")
+def data(pixels) -> bytes:
+    """`pixels` at quality 0.4."""
+    return pillow_cwic.encode(pixels, quality=0.4)
+
+
+@pytest.mark.parametrize(
+    "region", [(0, 0, 300, 220), (0, 0, 1, 1), (299, 219, 300, 220), (37, 50, 205, 101)]
+)
+def test_a_region_is_a_crop(data, region):
+    """Decoding a region gives the whole picture's pixels there within 1 of 255."""
+    left, upper, right, lower = region
+    whole = pillow_cwic.decode(data)[upper:lower, left:right]
+    assert_close(pillow_cwic.decode(data, region=region), whole)
+
+
+@pytest.mark.parametrize(
+    "region", [(0, 0, 301, 220), (-1, 0, 5, 5), (5, 5, 5, 9), (1, 2, 3), "abcd"]
+)
+def test_a_region_outside_the_picture_is_refused(data, region):
+    """The ValueError shows the region and the picture's size, or what a region is."""
+    with pytest.raises(ValueError, match=r"^region"):
+        pillow_cwic.decode(data, region=region)
+
+
+def test_no_seam_between_windows(pixels, data, monkeypatch):
+    """Cutting a picture into small windows changes neither codes nor, by more than 1 of 255, pixels."""
+    whole, uncut = pillow_cwic.decode(data), analysed(pixels, 25)
+    monkeypatch.setattr(windows, "LARGEST_WINDOW", 5)
+    assert len(windows.windows(code_grid(300, 220))) > 8
+    assert_close(pillow_cwic.decode(data), whole)
+    cut = analysed(pixels, 25)
+    assert np.array_equal(cut.codes, uncut.codes)
+    assert np.array_equal(cut.level, uncut.level)
+
+
+def test_no_seam_between_tiles(pixels, monkeypatch):
+    """Tiles of 64 pixels decode to the picture of one tile, and a region needs only the tiles near it.
+
+    Codes are only rounded here: a choice between two looks at the codes around, which end where a tile does.
+    """
+    monkeypatch.setattr(Ladder, "choose", lambda self, mean, scale, codes, rest: codes)
+    whole = pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.4))
+    tiled = encode_in_tiles(pixels, quality=0.4)
+    parsed = container.read(tiled)
+    assert len(parsed.tiles) == 20
+    assert_close(pillow_cwic.decode(tiled), whole)
+    part = pillow_cwic.decode(tiled, region=(100, 70, 180, 150))
+    assert_close(part, whole[70:150, 100:180])
+    lost = container.Container(parsed.header, (*parsed.tiles[:19], None))
+    assert_close(decoding.decode_container(lost, region=(0, 0, 90, 90)), whole[:90, :90])
+
+
+def test_a_lost_tile_leaves_the_others(pixels):
+    """decode_container() shows what is left of a salvaged file: pixels away from the lost tile are unchanged."""
+    tiled = bytearray(encode_in_tiles(pixels, quality=0.4))
+    whole = pillow_cwic.decode(bytes(tiled))
+    last = container.read_header(bytes(tiled)).sections[-1]
+    tiled[last.offset + 8] ^= 1
+    salvaged = container.salvage(bytes(tiled))
+    assert salvaged.tiles[-1] is None
+    shown = decoding.decode_container(salvaged)
+    assert_close(shown[:90, :150], whole[:90, :150])
+
+
+def test_the_importance_map_is_read_from_the_file(pixels, data):
+    """importance_map() gives the encoder's own levels."""
+    found = pillow_cwic.importance_map(data)
+    assert found.shape == (14, 19)
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, np.asarray(analysed(pixels, 25).level)[:14])
+
+
+def test_every_damaged_byte_is_an_error(cwic_bytes):
+    """200 flipped bytes and 60 truncations of a real file: each is a CwicError, none shows wrong pixels."""
+    chance = random.Random(5)
+    for _ in range(200):
+        bad, at = bytearray(cwic_bytes), chance.randrange(len(cwic_bytes))
+        bad[at] ^= chance.randrange(1, 256)
+        with pytest.raises(CwicError):
+            pillow_cwic.decode(bytes(bad))
+    for _ in range(60):
+        with pytest.raises(CwicError):
+            pillow_cwic.decode(cwic_bytes[: chance.randrange(len(cwic_bytes))])
+
+
+def test_a_forged_tile_is_an_error_or_a_picture(cwic_bytes):
+    """Random words under a right checksum: a FormatError naming the tile, or some picture, but nothing else."""
+    parsed, chance = container.read(cwic_bytes), random.Random(1)
+    refused = 0
+    for length in (0, 4, 40, 4000):
+        forged = container.write(parsed.header, [chance.randbytes(length)])
+        try:
+            assert pillow_cwic.decode(forged).shape == (72, 88, 3)
+        except FormatError as error:
+            refused += "tile 0 of 1: range-coded stream is" in str(error)
+    assert refused >= 1
+
+
+def test_a_forged_plane_is_a_named_error():
+    """Alpha that is no PNG, a cut PNG, or one of another size or mode: a FormatError that names ALPH."""
+    a = np.full((20, 30, 4), 90, np.uint8)
+    a[..., 3] = np.arange(600).reshape(20, 30) % 251
+    parsed = container.read(pillow_cwic.encode(a))
+    other = io.BytesIO()
+    Image.new("L", (31, 20)).save(other, "PNG")
+    for alpha, message in (
+        (b"no PNG", "section ALPH: not a readable PNG"),
+        (parsed.alpha[:-60], "section ALPH: not a readable PNG"),
+        (
+            other.getvalue(),
+            "section ALPH: a PNG of 31 x 20 pixels in mode L, expected 30 x 20 in mode L",
+        ),
+    ):
+        with pytest.raises(FormatError, match=message):
+            pillow_cwic.decode(container.write(parsed.header, parsed.tiles, alpha))
+
+
+def test_absurd_dimensions_cost_nothing():
+    """A 60-byte file that claims 2^24 x 2^24 pixels is refused within 1 s and 100 MB, before any model is loaded."""
+    data = bytearray(pillow_cwic.encode(np.zeros((8, 8, 3), np.uint8)))
+    head = container.Header(8, 8, 3, False, 31, "0" * 16)
+    forged = bytearray(container.write(head, [b""]))
+    forged[20:28] = b"\x01\x00\x00\x00" * 2
+    forged[36:40] = zlib.crc32(bytes(forged[8:12] + forged[16:36])).to_bytes(4, "big")
+    assert len(data) > 52
+    tracemalloc.start()
+    start = time.perf_counter()
+    with pytest.raises(FormatError, match="16777216 x 16777216 pixels"):
+        pillow_cwic.decode(bytes(forged))
+    assert time.perf_counter() - start < 1
+    assert tracemalloc.get_traced_memory()[1] < 100e6
+    tracemalloc.stop()
+
+
+def test_more_pixels_than_pillow_allows_are_refused(data, monkeypatch):
+    """Twice PIL.Image.MAX_IMAGE_PIXELS is the limit, and a region of a large picture may still be decoded."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    with pytest.raises(
+        pillow_cwic.UnsupportedError, match=r"more than twice PIL\.Image\.MAX_IMAGE_PIXELS"
+    ):
+        pillow_cwic.decode(data)
+    assert pillow_cwic.decode(data, region=(0, 0, 50, 50)).shape == (50, 50, 3)
+
+
+def test_an_unknown_model_is_named():
+    """A file of a model that is not here is a WeightsError with its id."""
+    data = container.write(container.Header(8, 8, 3, False, 31, "feedfacefeedface"), [b""])
+    with pytest.raises(pillow_cwic.WeightsError, match="feedfacefeedface"):
+        pillow_cwic.decode(data)
+
+
+def test_decoding_does_not_import_torchs_compiler(data, fresh_python):
+    """A first decode in a fresh process imports no torch._dynamo: it takes longer than all the rest together."""
+    code = """
+import sys, pillow_cwic
+pillow_cwic.decode(bytes.fromhex(sys.argv[1]), device="cpu")
+assert "torch" in sys.modules
+assert "torch._dynamo" not in sys.modules
+"""
+    fresh_python(code, data.hex())

@@ -1,0 +1,268 @@
+"""Refinement: what `effort` buys, that it never costs, and that nothing else of a file changes."""
+
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from tiny_model import ONE_BIT, export
+
+import pillow_cwic
+from pillow_cwic import analysis, encoding, refinement
+from pillow_cwic.entropy.map_coder import LogitCoder
+from pillow_cwic.entropy.range_coder import RangeWriter
+from pillow_cwic.format import container
+from pillow_cwic.format.grid import tiles
+from pillow_cwic.metrics import pictures
+from pillow_cwic.tools.cli import main
+from pillow_cwic.weights import models
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    """A photograph's middle, 192 x 160 pixels: Gaussian windows of all five scales fit its longer side only."""
+    from pillow_cwic.tools.demo import SHIPPED
+
+    with Image.open(SHIPPED) as image:
+        return np.asarray(image.convert("RGB").crop((150, 60, 342, 220)))
+
+
+def analysed(pixels: np.ndarray, quality_index: int) -> tuple:
+    """The analysis of a picture, and its codes, levels and rests."""
+    analysis = analysis.Analysis(models.load(None, CPU), pixels)
+    return analysis, *analysis.codes(quality_index)
+
+
+def cost(pixels: np.ndarray, data: bytes) -> float:
+    """Bits + lambda * pixels * MSE of 8-bit samples: what training minimises, but for the similarities."""
+    model, index = models.load(None, CPU), container.read_header(data).quality_index
+    error = ((pillow_cwic.decode(data).astype(float) - pixels) ** 2).mean()
+    return (
+        8 * len(data)
+        + model.config.distortion_weight(index) * error * pixels.shape[0] * pixels.shape[1]
+    )
+
+
+@pytest.mark.parametrize("quality", [0.2, 0.5, 0.8])
+def test_effort_makes_files_better(pixels, quality):
+    """With six passes, bits + lambda * error fall by 1.5 %, SSIM does not fall, and the size changes little."""
+    plain, refined = (
+        pillow_cwic.encode(pixels, quality=quality, effort=effort) for effort in (0, 6)
+    )
+    assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
+    assert abs(len(refined) - len(plain)) < 0.1 * len(plain)
+    shown = [pillow_cwic.decode(data) for data in (plain, refined)]
+    assert pictures.ssim(pixels, shown[1]) > pictures.ssim(pixels, shown[0])
+    assert container.read_header(refined).model_id == container.read_header(plain).model_id
+
+
+def test_refinement_minimises_the_distortion_of_the_model(pixels, monkeypatch):
+    """Shares of the similarities come from the model, linear in the quality index: more of SSIM, less of PSNR."""
+    model, shown = models.load(None, CPU), []
+    for share in (0.0, 1.0):
+        config = replace(model.config, ms_ssim_weight=(0.0, 0.0), ssim_weight=(0.0, share))
+        assert config.similarity_weights(21.0) == (0, pytest.approx(share / 3))
+        monkeypatch.setattr(model, "config", config)
+        shown.append(pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.8, effort=4)))
+    assert pictures.ssim(pixels, shown[1]) > pictures.ssim(pixels, shown[0])
+    assert pictures.psnr(pixels, shown[1]) < pictures.psnr(pixels, shown[0])
+
+
+def test_more_passes_are_better(pixels):
+    """Two passes are better than none, ten better than two."""
+    costs = [
+        cost(pixels, pillow_cwic.encode(pixels, quality=0.5, effort=effort))
+        for effort in (0, 2, 10)
+    ]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_effort_helps_most_where_the_encoder_is_lost():
+    """A page of small text, which no photograph prepares for: ten passes gain 3 dB and more at about the same size."""
+    image = Image.new("RGB", (192, 96), "white")
+    for line in range(8):
+        ImageDraw.Draw(image).text(
+            (4, 12 * line), f"The quick brown fox jumps {line}", fill="black"
+        )
+    page = np.asarray(image)
+    plain, refined = (pillow_cwic.encode(page, quality=0.5, effort=effort) for effort in (0, 10))
+    assert len(refined) < 1.06 * len(plain)
+    assert (
+        pictures.psnr(page, pillow_cwic.decode(refined))
+        > pictures.psnr(page, pillow_cwic.decode(plain)) + 3
+    )
+
+
+def test_the_worst_search_gives_the_codes_it_began_with(pixels, monkeypatch):
+    """A search that only spoils the codes ends with those of lowest cost: the first."""
+    monkeypatch.setattr(refinement, "TEMPERATURE", 1e9)  # changes are made whatever they cost
+    monkeypatch.setattr(refinement, "LAST_SHARE", 0.8)
+    assert pillow_cwic.encode(pixels, quality=0.5, effort=3) == pillow_cwic.encode(
+        pixels, quality=0.5
+    )
+
+
+def test_the_same_call_gives_the_same_file(pixels):
+    """Refinement draws its changes from a generator of its own, and leaves the user's alone."""
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    first = pillow_cwic.encode(pixels, quality=0.4, effort=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert pillow_cwic.encode(pixels, quality=0.4, effort=2) == first
+
+
+def test_gradients_are_had_whatever_the_caller_does(pixels):
+    """no_grad, inference mode, autocast, another default device: all change nothing, with a model loaded in them."""
+    wanted = pillow_cwic.encode(pixels, quality=0.4, effort=2)
+    low = torch.autocast("cpu", dtype=torch.bfloat16)
+    for context in (torch.no_grad(), torch.inference_mode(), low, torch.device("meta")):
+        models.forget()
+        with context:
+            assert pillow_cwic.encode(pixels, quality=0.4, effort=2) == wanted
+
+
+def test_expected_bits_are_those_of_the_stream(pixels):
+    """The prices of a tile's codes add up to what the coder takes for them, within 1 %."""
+    analysis, codes, level, _ = analysed(pixels, 40)
+    entropy, grid = analysis.model.entropy, analysis.grid
+    search = refinement.Search(analysis, codes, level, 40, grid)
+    bits = float(
+        (
+            search._bits(0, *entropy.planes.distributions(codes, level.long(), 40)) * search.kept
+        ).sum()
+    )
+    writer = RangeWriter()
+    flat = codes.reshape(-1, codes.shape[2])
+    entropy.planes.walk(LogitCoder(writer, entropy.probability), level.long(), 40, flat)
+    assert bits == pytest.approx(8 * len(writer.to_bytes()), rel=0.01)
+
+
+def test_only_codes_that_exist_change(pixels):
+    """Where the importance map keeps no channel, codes stay 0: the decoder would never see them."""
+    analysis, codes, level, rest = analysed(pixels, 40)
+    refined = refinement.refine(analysis, [analysis.grid], codes, level, rest, 40, 2)
+    kept = (
+        torch.arange(codes.shape[2])
+        < torch.tensor(analysis.model.config.kept_planes)[level.long()][..., None]
+    )
+    assert not refined[~kept].any()
+    assert (refined != codes).any()
+
+
+def test_tiles_are_refined_each_with_its_surroundings(pixels, monkeypatch):
+    """In small tiles, and in strips of them, files are as much better as in one; nearly all tiles change."""
+    monkeypatch.setattr(encoding, "TILE_SIZE", 64)
+    monkeypatch.setattr(refinement, "STRIP", 3)
+    plain, refined = (pillow_cwic.encode(pixels, quality=0.8, effort=effort) for effort in (0, 6))
+    assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
+    both = container.read(plain).tiles, container.read(refined).tiles
+    assert len(both[0]) == len(tiles(192, 160, 64))
+    assert (
+        sum(a != b for a, b in zip(*both, strict=True)) >= 7
+    )  # of 9: in a flat one there may be nothing to gain
+
+
+def test_regions_keep_their_weight(pixels):
+    """With an importance picture, effort improves both halves, and leaves the bits where they were."""
+    mask = np.full(pixels.shape[:2], 90, np.uint8)
+    mask[:, :96] = 166
+    plain, refined = (
+        pillow_cwic.encode(pixels, quality=0.4, importance=mask, effort=effort) for effort in (0, 6)
+    )
+    assert abs(len(refined) - len(plain)) < 0.1 * len(plain)
+    shown = [pillow_cwic.decode(data) for data in (plain, refined)]
+    for half in (slice(0, 96), slice(96, None)):
+        assert pictures.psnr(pixels[:, half], shown[1][:, half]) > pictures.psnr(
+            pixels[:, half], shown[0][:, half]
+        )
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40), (17, 33, 4), (50, 9, 2)])
+def test_any_picture_can_be_refined(shape):
+    """Also tiny ones, whose similarities have to reach beyond the picture; grey; alpha stays exact."""
+    a = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
+    b = pillow_cwic.decode(pillow_cwic.encode(a, quality=0.9, effort=2))
+    assert b.shape == a.shape
+    if len(shape) == 3 and shape[2] in (2, 4):
+        assert np.array_equal(a[..., -1], b[..., -1])
+
+
+@pytest.mark.parametrize("limit", [450, 800, 2500])
+def test_max_bytes_holds_with_effort(pixels, limit):
+    """The refined file fits, is a refined one also where effort makes files larger, and a better one would not fit."""
+    data = pillow_cwic.encode(pixels, max_bytes=limit, effort=4)
+    assert len(data) <= limit
+    index = container.read_header(data).quality_index
+    assert data == pillow_cwic.encode(pixels, quality=index / 63, effort=4)
+    assert len(pillow_cwic.encode(pixels, quality=(index + 2) / 63, effort=4)) > limit
+
+
+@pytest.mark.parametrize("bpp", [0.12, 0.5])
+def test_bpp_is_met_with_effort(pixels, bpp):
+    """A rate target counts the refined file: at low rates effort adds more to it than a step of quality does."""
+    data, size = (
+        pillow_cwic.encode(pixels, bpp=bpp, effort=4),
+        bpp * pixels.shape[0] * pixels.shape[1] / 8,
+    )
+    index = container.read_header(data).quality_index
+    assert data == pillow_cwic.encode(pixels, quality=index / 63, effort=4)
+    for other in (index - 2, index + 2):
+        away = abs(len(pillow_cwic.encode(pixels, quality=other / 63, effort=4)) - size)
+        assert abs(len(data) - size) < away
+    assert abs(len(data) - size) < 0.05 * size
+
+
+@pytest.mark.parametrize("effort", [-1, 101, 1.5, True, "high", None])
+def test_wrong_efforts_are_named(effort):
+    """A ValueError says what effort is and what was found."""
+    with pytest.raises(
+        ValueError,
+        match=rf"effort is a whole number of passes, 0 \(none\) to 100; found {effort!r}",
+    ):
+        pillow_cwic.encode(np.zeros((8, 8, 3), np.uint8), effort=effort)
+
+
+def test_one_bit_codes_are_not_refined_silently(tmp_path):
+    """A model whose codes are signs refuses effort instead of ignoring it."""
+    export(tmp_path / "signs.safetensors", config=ONE_BIT)
+    with pytest.raises(ValueError, match=r"effort = 3: model .* has one-bit codes"):
+        pillow_cwic.encode(
+            np.zeros((8, 8, 3), np.uint8), effort=3, model=tmp_path / "signs.safetensors"
+        )
+
+
+def test_pillow_imageio_and_the_command_line_pass_it_on(photo, tmp_path):
+    """`save(effort=)`, `imwrite(effort=)` and `encode --effort` give the file of `encode(effort=)`."""
+    import imageio.v3 as iio
+
+    wanted = pillow_cwic.encode(np.asarray(photo), quality=0.5, effort=2)
+    file = BytesIO()
+    photo.save(file, "CWIC", quality=0.5, effort=2)
+    assert file.getvalue() == wanted
+    assert (
+        iio.imwrite("<bytes>", np.asarray(photo), extension=".cwic", quality=0.5, effort=2)
+        == wanted
+    )
+    photo.save(tmp_path / "in.png")
+    assert (
+        main(["encode", str(tmp_path / "in.png"), str(tmp_path / "x.cwic"), "-q", "--effort", "2"])
+        == 0
+    )
+    assert (tmp_path / "x.cwic").read_bytes() == wanted
+    with pytest.raises(SystemExit):
+        main(["encode", str(tmp_path / "in.png"), str(tmp_path / "x.cwic"), "--effort", "101"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_refines_as_well(pixels):
+    """Gradients from a GPU lead to files as good as the CPU's, within 1 % of the cost."""
+    costs = [
+        cost(pixels, pillow_cwic.encode(pixels, quality=0.5, effort=6, device=d))
+        for d in ("cpu", "cuda")
+    ]
+    assert costs[1] == pytest.approx(costs[0], rel=0.01)

@@ -1,0 +1,222 @@
+"""`compare` and `demo`: honest figures beside other formats, as a sheet and as a page that a browser shows."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+import pillow_cwic
+from pillow_cwic.metrics import pictures
+from pillow_cwic.tools import compare, demo, rivals
+from pillow_cwic.tools.cli import main
+
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
+
+
+@pytest.fixture(scope="module")
+def face() -> Image.Image:
+    """RGB, 256 x 192 pixels of the demo's picture."""
+    with Image.open(demo.SHIPPED) as image:
+        return image.convert("RGB").crop((120, 20, 376, 212))
+
+
+@pytest.fixture(scope="module")
+def report(face: Image.Image, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report on two pictures of one name, one with a colour profile and lying on its side."""
+    folder = tmp_path_factory.mktemp("compare")
+    (folder / "b").mkdir()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn right to see it
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    face.save(folder / "a & b.png", exif=exif, icc_profile=profile)
+    face.save(folder / "b" / "a & b.png")
+    out = folder / "out"
+    pictures = [str(folder / "a & b.png"), str(folder / "b" / "a & b.png")]
+    assert main(["compare", *pictures, "--out", str(out), "--bpp", "0.6", "-q"]) == 0
+    return out
+
+
+class Page(HTMLParser):
+    """What stands in the page: pictures with their captions, and the table's rows."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.pictures: list[tuple[str, str]] = []
+        self.rows: list[list[str]] = []
+        self.open: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """A picture, or a new row."""
+        self.open.append(tag)
+        if tag == "img":
+            self.pictures.append((unquote(dict(attributes)["src"] or ""), ""))
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_data(self, data: str) -> None:
+        """A caption, or a cell."""
+        if self.open[-1:] == ["figcaption"]:
+            self.pictures[-1] = (self.pictures[-1][0], data)
+            self.open.pop()
+        if self.open[-1:] in (["td"], ["th"]):
+            self.rows[-1].append(data)
+            self.open.pop()
+
+
+def test_every_figure_is_of_a_real_file(report: Path, face: Image.Image) -> None:
+    """Each view is what a file of at most our bytes decodes to, in our file's case exactly; the captions measure it."""
+    page = Page(report / "index.html")
+    assert len(page.pictures) == 2 * (2 + len(rivals.available()))
+    ours = pillow_cwic.decode((report / "a & b-2.cwic").read_bytes())
+    limit = (report / "a & b-2.cwic").stat().st_size
+    shown = dict(page.pictures)
+    with Image.open(report / "a & b-2-pillow-cwic.png") as image:
+        assert np.array_equal(np.asarray(image), ours)
+    for name, caption in shown.items():
+        if not name.startswith("a & b-2-") or "original" in name:
+            continue
+        size, psnr, ssim = re.match(
+            r"([\d,]+) bytes    PSNR ([\d.]+) dB    SSIM ([\d.]+)", caption
+        ).groups()
+        with Image.open(report / name) as image:
+            decoded = np.asarray(image)
+        assert int(size.replace(",", "")) <= limit
+        assert float(psnr) == pytest.approx(pictures.psnr(np.asarray(face), decoded), abs=0.006)
+        assert float(ssim) == pytest.approx(pictures.ssim(np.asarray(face), decoded), abs=0.0006)
+    means = {row[0]: row[1:] for row in page.rows if row and row[0] in rivals.available()}
+    assert means.keys() == rivals.available().keys()
+    assert all(count == "2" for count, *_ in means.values())
+
+
+def test_pictures_are_upright_and_keep_their_colours(report: Path) -> None:
+    """EXIF orientation is applied, and the colour profile is with every view, but not among the compared bytes."""
+    assert pillow_cwic.read_header(report / "a & b.cwic").size == (192, 256)
+    assert "iCCP" not in {
+        section.type for section in pillow_cwic.read_header(report / "a & b.cwic").sections
+    }
+    for name in ("original", "pillow-cwic", "jpeg-4-2-0"):
+        with Image.open(report / f"a & b-{name}.png") as image:
+            assert image.size == (192, 256)
+            assert image.info["icc_profile"]
+    with Image.open(report / "a & b-2-original.png") as image:
+        assert "icc_profile" not in image.info
+
+
+@pytest.mark.skipif(BROWSER is None, reason="needs Chromium")
+@pytest.mark.parametrize("view", ["pillow-cwic", "JPEG 4:2:0"])
+def test_a_browser_shows_the_chosen_view(report: Path, view: str, tmp_path: Path) -> None:
+    """At 100%, pixel by pixel, the view whose switch is on, and no other."""
+    folder = tmp_path / "report"
+    shutil.copytree(report, folder)
+    html = (folder / "index.html").read_text(encoding="utf-8").replace(" checked", "")
+    html = re.sub(rf"(<input[^>]*)(><span>{re.escape(view)}<)", r"\1 checked\2", html)
+    (folder / "index.html").write_text(html, encoding="utf-8")
+    shot = tmp_path / "shot.png"
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-sync",
+    ]
+    flags += [
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--force-color-profile=srgb",
+        f"--user-data-dir={tmp_path / 'user'}",
+    ]
+    command = [
+        BROWSER,
+        *flags,
+        "--window-size=1200,1600",
+        f"--screenshot={shot}",
+        (folder / "index.html").as_uri(),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    with Image.open(shot) as image:
+        screen = np.asarray(image.convert("RGB"))
+    for title, one in compare_views(report).items():
+        assert contains(screen, one) == (title == view)
+
+
+def compare_views(report: Path) -> dict[str, np.ndarray]:
+    """The views of the second picture."""
+    views = {}
+    for title in ("Original", compare.OURS, *rivals.available()):
+        with Image.open(report / compare.view_file("a & b-2", title)) as image:
+            views[title] = np.asarray(image.convert("RGB"))
+    return views
+
+
+def contains(screen: np.ndarray, picture: np.ndarray) -> bool:
+    """Whether the picture is on the screen, every pixel of it."""
+    height, width = picture.shape[:2]
+    corner = (screen[: -height + 1, : -width + 1] == picture[0, 0]).all(2)
+    return any(
+        np.array_equal(screen[y : y + height, x : x + width], picture)
+        for y, x in zip(*corner.nonzero(), strict=True)
+    )
+
+
+def test_small_pictures_and_missing_rivals(tmp_path: Path) -> None:
+    """A picture too small for SSIM is compared all the same; formats without a file that small are named."""
+    Image.effect_noise((10, 9), 60).convert("RGB").save(tmp_path / "dot.png")
+    assert (
+        main(
+            [
+                "compare",
+                str(tmp_path / "dot.png"),
+                "--out",
+                str(tmp_path / "out"),
+                "-q",
+                "--quality",
+                "0",
+            ]
+        )
+        == 0
+    )
+    html = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert re.search(r"No file that small: JPEG 4:2:0, .*AVIF", html)
+    assert "SSIM -" in html
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["none.png"], "No such file"), (["{png}", "--max-bytes", "40"], "x.png: max_bytes = 40")],
+)
+def test_failures_name_the_picture(
+    arguments: list[str],
+    message: str,
+    face: Image.Image,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What goes wrong is exit code 1 and a line that names the picture."""
+    face.save(tmp_path / "x.png")
+    filled = [argument.format(png=tmp_path / "x.png") for argument in arguments]
+    assert main(["compare", *filled, "--out", str(tmp_path / "out"), "-q"]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("search", [rivals.jpeg, rivals.jpeg2000, rivals.webp, rivals.avif])
+def test_rivals_use_what_they_are_given(
+    search: Callable[[Image.Image, int], bytes | None], face: Image.Image
+) -> None:
+    """Each gets the best setting that fits: nearly all the bytes, never more; None if nothing fits."""
+    for limit in (3_000, 8_000):
+        data = search(face, limit)
+        assert data is not None
+        assert 0.88 * limit < len(data) <= limit
+    assert search(face, 50) is None

@@ -1,0 +1,425 @@
+"""Training runs: what is written, what a checkpoint is worth, what stops a run and what does not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks_of_two import environment, torchrun
+from safetensors.torch import load_file, save_file
+from training_pictures import write_pieces
+
+from pillow_cwic.training import recipe as recipes
+from pillow_cwic.training.run import train
+from pillow_cwic.training.run_setup import TrainOptions
+from pillow_cwic.training.schedule import Progress
+from pillow_cwic.training.step import Step
+from pillow_cwic.training.watch import read_log
+
+STEPS = 24
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of training pictures."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_pieces(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smoke recipe with two short stages, one without the importance map, and a log line every other step."""
+    text = recipes.locate("smoke").read_text().replace("log_every = 25", "log_every = 2")
+    text = text.replace("batch = 8", "batch = 2").replace(
+        "validations = 2", "validations = 1\nplots = false"
+    )
+    first = '[[stages]]\nname = "first"\nshare = 0.25\nlearning_rate = 1e-3\nfinal_learning_rate = 1e-3\n'
+    text = text.replace("[[stages]]", first + "importance = false\n\n[[stages]]").replace(
+        "share = 1.0", "share = 0.75"
+    )
+    path = tmp_path_factory.mktemp("recipe") / "short.toml"
+    path.write_text(text)
+    return path
+
+
+Train = Callable[..., Progress]
+
+
+@pytest.fixture(scope="module")
+def run(photos: Path, recipe: Path) -> Train:
+    """Train in this process."""
+
+    def call(out: Path, **changes: Any) -> Progress:
+        options: dict[str, Any] = {
+            "recipe": recipe,
+            "data": [str(photos)],
+            "steps": STEPS,
+            "jobs": 1,
+            "threads": 1,
+        }
+        return train(TrainOptions(out=out, device="cpu", quiet=True, **{**options, **changes}))
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def whole(run: Train, recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never interrupted, with plots."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    plotted = out.with_name("plotted.toml")
+    plotted.write_text(recipe.read_text().replace("plots = false", "plots = true"))
+    assert run(out, recipe=plotted).step == STEPS
+    return out
+
+
+def stop_at(out: Path, step: int, number: signal.Signals) -> threading.Thread:
+    """Send this process a signal once the run's log has reached a step."""
+
+    def watch() -> None:
+        while not any(line.get("step", 0) >= step for line in read_log(out)):
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
+
+
+def checkpoint_parts(folder: Path) -> list[str]:
+    """The files that the checkpoint consists of."""
+    return [part["name"] for part in json.loads((folder / "checkpoint.json").read_text())["parts"]]
+
+
+def same_bytes(one: Path, other: Path) -> bool:
+    """Whether two runs ended with the same weights, bit for bit: averaged ones and those under training."""
+    same = (one / "weights.safetensors").read_bytes() == (
+        other / "weights.safetensors"
+    ).read_bytes()
+    from pillow_cwic.training import checkpoint
+
+    first, second = (checkpoint._unpack(checkpoint._join(folder)) for folder in (one, other))
+    return same and first["weights.safetensors"] == second["weights.safetensors"]
+
+
+def test_a_run_folder_holds_everything(whole: Path) -> None:
+    """A finished run has its recipe, facts, log, checkpoint, weights and plots, and nothing half-written."""
+    names = {path.name for path in whole.iterdir()}
+    expected = {"recipe.toml", "run.json", "log.jsonl", "checkpoint.json", "weights.safetensors"}
+    assert expected | {"curves.png", "importance.png", "rd.png"} <= names
+    assert not [name for name in names if name.endswith(".partial")]
+    facts = json.loads((whole / "run.json").read_text())
+    assert (facts["finished"], facts["steps"], facts["skipped_steps"]) == (True, STEPS, 0)
+    assert facts["parameters"] == sum(
+        t.numel() for t in load_file(whole / "weights.safetensors").values()
+    )
+    assert facts["training_data"].startswith("16 pictures, 0.6 megapixels, from photos")
+    steps = [line for line in read_log(whole) if line["event"] == "step"]
+    assert [line["step"] for line in steps] == list(range(2, STEPS + 1, 2))
+    assert steps[2]["stage"] == "first"
+    assert steps[2]["map_bpp"] == 0
+    assert steps[3]["stage"] == "all"
+    assert steps[3]["map_bpp"] > 0
+
+
+@pytest.mark.parametrize(("step", "number"), [(4, signal.SIGTERM), (12, signal.SIGINT)])
+def test_an_interrupted_run_resumes_bit_for_bit(
+    run: Train, whole: Path, tmp_path: Path, step: int, number: signal.Signals
+) -> None:
+    """A run stopped by a signal, in either stage, and resumed, ends with the same bits as one never interrupted."""
+    out = tmp_path / "cut"
+    thread = stop_at(out, step, number)
+    stopped = run(out)
+    thread.join()
+    assert step <= stopped.step < STEPS
+    assert json.loads((out / "run.json").read_text())["finished"] is False
+    assert run(out, resume=True).step == STEPS
+    assert same_bytes(whole, out)
+    logged = [line["step"] for line in read_log(out) if line["event"] == "step"]
+    assert logged == list(range(2, STEPS + 1, 2))
+
+
+def test_a_killed_run_resumes_bit_for_bit(
+    run: Train, whole: Path, photos: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """A process killed outright while it writes checkpoints at every step leaves one from which the run can end."""
+    often, out = tmp_path / "often.toml", tmp_path / "killed"
+    often.write_text(
+        recipe.read_text().replace("checkpoint_minutes = 1.0", "checkpoint_minutes = 1e-9")
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pillow_cwic.training",
+        "train",
+        str(often),
+        "--data",
+        str(photos),
+    ]
+    command += [
+        "--out",
+        str(out),
+        "--steps",
+        str(STEPS),
+        "--jobs",
+        "1",
+        "--threads",
+        "1",
+        "--device",
+        "cpu",
+        "--quiet",
+    ]
+    process = subprocess.Popen(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    while not any(line.get("step", 0) >= 6 for line in read_log(out)):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (out / "run.json").exists()
+    assert run(out, recipe=often, resume=True).step == STEPS
+    assert same_bytes(whole, out)
+
+
+def test_checkpoints_in_parts(run: Train, whole: Path, tmp_path: Path) -> None:
+    """A checkpoint cut into parts of a given size is joined on resume; a missing or damaged part is named."""
+    out = tmp_path / "parts"
+    assert run(out, stop_after=1e-9, part_mib=0.25).step == 1
+    parts = [out / name for name in checkpoint_parts(out)]
+    assert len(parts) > 3
+    assert all(part.stat().st_size == 2**18 for part in parts[:-1])
+    good = parts[1].read_bytes()
+    parts[1].write_bytes(good[:100] + bytes([good[100] ^ 1]) + good[101:])
+    with pytest.raises(
+        OSError, match=r"part1 is damaged: its SHA-256 is [0-9a-f]{64}, expected [0-9a-f]{64}"
+    ):
+        run(out, resume=True)
+    parts[1].unlink()
+    with pytest.raises(
+        OSError, match=r"lacks checkpoint-00000001.part1 \(262144 bytes\): bring it back"
+    ):
+        run(out, resume=True)
+    parts[1].write_bytes(good)
+    assert run(out, resume=True).step == STEPS
+    assert same_bytes(whole, out)
+    assert sorted(path.name for path in out.glob("checkpoint-*")) == checkpoint_parts(out)
+
+
+def test_run_folders_are_not_mixed_up(
+    run: Train, whole: Path, recipe: Path, tmp_path: Path
+) -> None:
+    """A new run refuses a folder that holds one, and a resumed one a missing checkpoint or another recipe."""
+    with pytest.raises(
+        ValueError,
+        match=r"holds a run already: --resume continues it, another --out starts a new one",
+    ):
+        run(whole)
+    with pytest.raises(ValueError, match=r"--resume: no checkpoint in .*empty"):
+        run(tmp_path / "empty", resume=True)
+    other = tmp_path / "other.toml"
+    other.write_text(recipe.read_text().replace("seed = 1", "seed = 2"))
+    with pytest.raises(ValueError, match=r"the recipe differs from .*recipe.toml"):
+        run(whole, recipe=other, resume=True)
+    with pytest.raises(ValueError, match="give --minutes or --steps, not both"):
+        run(tmp_path / "new", minutes=1.0)
+
+
+def test_minutes_are_a_wall_clock_budget(run: Train, tmp_path: Path) -> None:
+    """A budget in minutes ends when it is used, and the learning rate has gone down its whole way by then."""
+    start = time.monotonic()
+    progress = run(tmp_path / "timed", steps=None, minutes=0.04)
+    assert 2.4 <= progress.seconds < 2.4 + 2.0
+    assert time.monotonic() - start < 40  # decoding, validation and plots come on top
+    lines = [line for line in read_log(tmp_path / "timed") if line["event"] == "step"]
+    assert lines[-1]["learning_rate"] < 0.3 * max(line["learning_rate"] for line in lines)
+    assert lines[-1]["used"] > 0.9
+
+
+def test_streaming_resumes_bit_for_bit(run: Train, recipe: Path, tmp_path: Path) -> None:
+    """With less memory than the pictures need, crops are streamed, and a resumed run still ends with the same bits."""
+    streamed = tmp_path / "streamed.toml"
+    streamed.write_text(recipe.read_text().replace("memory_gib = 1.0", "memory_gib = 1e-6"))
+    run(tmp_path / "a", recipe=streamed, steps=6)
+    run(tmp_path / "b", recipe=streamed, steps=6, stop_after=1e-9)
+    run(tmp_path / "b", recipe=streamed, steps=6, resume=True)
+    assert any("streaming: " in line.get("text", "") for line in read_log(tmp_path / "a"))
+    assert same_bytes(tmp_path / "a", tmp_path / "b")
+
+
+class Fixed:
+    """A source that always draws the same crops."""
+
+    def __init__(self, crops: torch.Tensor) -> None:
+        self.crops = crops
+
+    def advance(self) -> None:
+        """Nothing."""
+
+    def draw(self) -> torch.Tensor:
+        """The crops."""
+        return self.crops
+
+
+def test_steps_that_are_not_finite_change_nothing() -> None:
+    """A step with a NaN leaves weights and optimizer as they were and is counted; the next good step learns."""
+    torch.manual_seed(0)
+    smoke = recipes.load("smoke")
+    source = Fixed(torch.rand(2, 3, 64, 64))
+    step = Step(smoke, source, torch.device("cpu"))
+    step.begin(smoke.stages[0])
+    step.rate.fill_(1e-3)
+    step()
+    before = [p.detach().clone() for p in step.joint.parameters()]
+    moments = [s["exp_avg"].clone() for s in step.optimizer.state.values()]
+    source.crops = torch.full_like(source.crops, float("nan"))
+    step()
+    assert all(torch.equal(a, b) for a, b in zip(before, step.joint.parameters(), strict=True))
+    assert all(
+        torch.equal(a, s["exp_avg"])
+        for a, s in zip(moments, step.optimizer.state.values(), strict=True)
+    )
+    sums = step.take_sums()
+    assert (sums["steps"], sums["skipped"]) == (2, 1)
+    assert 0 < sums["loss"] < 1e4
+    source.crops = torch.rand(2, 3, 64, 64)
+    step()
+    after = dict(step.joint.named_parameters())
+    stayed = [
+        name for name, old in zip(after, before, strict=True) if torch.equal(old, after[name])
+    ]
+    assert stayed == ["planes.step.0.known.weight"]  # the first step knows no codes
+
+
+def test_start_from_weights(run: Train, tmp_path: Path) -> None:
+    """A run that starts from another's weights begins where that ended, leaves out what does not fit, and says so."""
+    run(tmp_path / "a", steps=12)
+    given = load_file(tmp_path / "a" / "weights.safetensors")
+    given["encoder.stem.bias"] = torch.zeros(3)  # another shape
+    given["something.else"] = torch.zeros(3)
+    start = tmp_path / "start.safetensors"
+    save_file(given, start)
+    run(tmp_path / "b", steps=12, stop_after=1e-9, initial=start)  # one step, warming up
+    begun = load_file(tmp_path / "b" / "weights.safetensors")
+    fitting = [name for name in begun if name != "encoder.stem.bias"]
+    assert all(torch.allclose(begun[name], given[name], atol=2e-3) for name in fitting)
+    facts = json.loads((tmp_path / "b" / "run.json").read_text())
+    assert facts["started_from"].startswith(
+        f"{len(begun) - 1} of {len(begun)} tensors from start.safetensors"
+    )
+    run(
+        tmp_path / "b", steps=12, resume=True, initial=start
+    )  # goes on from the checkpoint, not from there again
+    assert (
+        json.loads((tmp_path / "b" / "run.json").read_text())["started_from"]
+        == facts["started_from"]
+    )
+
+
+def test_start_from_nothing_that_fits(run: Train, tmp_path: Path) -> None:
+    """Weights of which nothing fits, or no weights at all, are an error that says so; the run folder stays usable."""
+    other = tmp_path / "other.safetensors"
+    save_file({"something.else": torch.zeros(3)}, other)
+    with pytest.raises(ValueError, match="no tensor with the name and shape"):
+        run(tmp_path / "a", initial=other)
+    other.write_bytes(b"not safetensors")
+    with pytest.raises(ValueError, match="is not a safetensors file"):
+        run(tmp_path / "a", initial=other)
+    run(tmp_path / "a", steps=1)
+
+
+def test_frozen_parts_keep_their_weights() -> None:
+    """A stage that trains only the entropy networks leaves encoder and decoder as they are, bit for bit."""
+    torch.manual_seed(0)
+    text = (
+        recipes.locate("smoke")
+        .read_text()
+        .replace("share = 1.0", 'share = 1.0\ntrain = ["planes", "maps"]')
+    )
+    smoke = recipes.parse(text, "frozen.toml")
+    step = Step(smoke, Fixed(torch.rand(2, 3, 64, 64)), torch.device("cpu"))
+    step.begin(smoke.stages[0])
+    step.rate.fill_(1e-3)
+    before = {name: p.detach().clone() for name, p in step.joint.named_parameters()}
+    step()
+    changed = {
+        name.split(".")[0]
+        for name, p in step.joint.named_parameters()
+        if not torch.equal(before[name], p)
+    }
+    assert changed == {"planes", "maps"}
+
+
+@pytest.mark.parametrize(("taken", "share"), [(0, 0.9), (81, 9 / 91), (1000, 0.02)])
+def test_average_follows_the_weights(taken: int, share: float) -> None:
+    """A step moves the average by 1 - ema_decay of the way to the new weights; earlier in a run by more."""
+    torch.manual_seed(0)
+    smoke = recipes.load("smoke")
+    step = Step(smoke, Fixed(torch.rand(2, 3, 64, 64)), torch.device("cpu"))
+    step.begin(smoke.stages[0])
+    step.rate.fill_(1e-3)
+    step.taken.fill_(taken)
+    old = step.joint.encoder.stem.weight.detach().clone()
+    step()
+    new = step.joint.encoder.stem.weight.detach()
+    torch.testing.assert_close(
+        step.average.encoder.stem.weight, old + share * (new - old), rtol=1e-6, atol=1e-7
+    )
+
+
+def test_two_processes_train_one_model(photos: Path, recipe: Path, tmp_path: Path) -> None:
+    """Under torchrun two processes share pictures and SOAP's work, save together, and end with equal weights.
+
+    Cut in two, such a run ends with the bits of one that was not, though each process has only its share of the
+    optimizer's state. They save about every step: a process that decided by its own clock would wait for ever.
+    """
+    often = tmp_path / "often.toml"
+    text = recipe.read_text().replace("checkpoint_minutes = 1.0", "checkpoint_minutes = 1e-4")
+    often.write_text(text.replace("[optimizer]", '[optimizer]\nname = "soap"'))
+    command = [
+        "-m",
+        "pillow_cwic.training",
+        "train",
+        str(often),
+        "--data",
+        str(photos),
+        "--device",
+        "cpu",
+    ]
+    command += ["--jobs", "1", "--quiet", "--steps", "8"]
+    for out, extra in (("cut", ["--stop-after", "1e-9"]), ("cut", ["--resume"]), ("whole", [])):
+        torchrun(*command, "--out", str(tmp_path / out), *extra)
+    facts = json.loads((tmp_path / "cut" / "run.json").read_text())
+    assert (facts["finished"], facts["steps"], facts["device"]) == (True, 8, "2 x 1 CPU threads")
+    steps = [line["step"] for line in read_log(tmp_path / "cut") if line["event"] == "step"]
+    assert steps == [2, 4, 6, 8]
+    cut, whole = (load_file(tmp_path / out / "weights.safetensors") for out in ("cut", "whole"))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in cut.items())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_captured_step_equals_the_plain_one() -> None:
+    """The same steps, run kernel by kernel and as one CUDA graph, give the same weights to rounding."""
+    ends = []
+    for captured in (False, True):
+        torch.manual_seed(0)
+        smoke = recipes.load("smoke")
+        step = Step(smoke, Fixed(torch.rand(8, 3, 64, 64, device="cuda")), torch.device("cuda"))
+        step.begin(smoke.stages[0])
+        if captured:
+            step.capture()
+        step.rate.fill_(1e-4)
+        torch.cuda.manual_seed(1)
+        for _ in range(5):
+            step()
+        ends.append(torch.cat([p.detach().flatten() for p in step.joint.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-2, atol=5e-4)
