@@ -20,18 +20,8 @@ def seconds(source: Path, jobs: int) -> float:
     """One conversion of a folder or file, from the command to its end."""
     with TemporaryDirectory() as out:
         start = time.perf_counter()
-        command = [
-            sys.executable,
-            "-m",
-            "pillow_cwic",
-            "convert",
-            str(source),
-            "--out",
-            out,
-            "--jobs",
-            str(jobs),
-            "-q",
-        ]
+        command = [sys.executable, "-m", "pillow_cwic", "convert", str(source)]
+        command += ["--out", out, "--jobs", str(jobs), "-q"]
         subprocess.run(command, check=True)
         return time.perf_counter() - start
 
@@ -44,11 +34,15 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--repeat", type=int, default=4)
     args = parser.parse_args()
+
     pictures = sorted(path for path in args.folder.iterdir() if path.is_file())
     with TemporaryDirectory() as folder:
+        # More pictures than workers, else the last ones decide.
         for path in pictures:
             for k in range(args.repeat):
                 shutil.copy(path, Path(folder) / f"{path.stem}-{k}{path.suffix}")
+
+        # The start is measured by a single picture, and taken off.
         count = len(pictures) * args.repeat
         print("| worker processes | start, s | pictures per second after it |\n|---|---|---|")
         for jobs in args.jobs:

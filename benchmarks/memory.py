@@ -20,7 +20,7 @@ from PIL import Image
 import pillow_cwic
 
 
-def large(picture: str, megapixels: float) -> np.ndarray:
+def repeated_picture(picture: str, megapixels: float) -> np.ndarray:
     """The picture repeated to a square of about that many megapixels, uint8 [H,W,3]."""
     pixels = np.array(Image.open(picture).convert("RGB"))
     side = round((megapixels * 1e6) ** 0.5)
@@ -30,23 +30,21 @@ def large(picture: str, megapixels: float) -> np.ndarray:
 
 def report(what: str, seconds: float, pixel_bytes: int) -> None:
     """Print one line of the table."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    own_bytes = peak_bytes - pixel_bytes
     print(
-        f"| {what} | {seconds:.1f} | {peak / 1e9:.2f} | {(peak - pixel_bytes) / 1e9:.2f} |",
-        flush=True,
+        f"| {what} | {seconds:.1f} | {peak_bytes / 1e9:.2f} | {own_bytes / 1e9:.2f} |", flush=True
     )
 
 
 def encode(args: argparse.Namespace, file: Path) -> None:
     """Encode in this process."""
-    pixels = large(args.picture, args.megapixels)
+    pixels = repeated_picture(args.picture, args.megapixels)
     start = time.perf_counter()
-    file.write_bytes(
-        pillow_cwic.encode(pixels, quality=args.quality, effort=args.effort, device="cpu")
-    )
-    report(
-        f"encode {pixels.shape[1]} x {pixels.shape[0]}", time.perf_counter() - start, pixels.nbytes
-    )
+    data = pillow_cwic.encode(pixels, quality=args.quality, effort=args.effort, device="cpu")
+    file.write_bytes(data)
+    seconds = time.perf_counter() - start
+    report(f"encode {pixels.shape[1]} x {pixels.shape[0]}", seconds, pixels.nbytes)
 
 
 def decode(args: argparse.Namespace, file: Path) -> None:
@@ -56,11 +54,8 @@ def decode(args: argparse.Namespace, file: Path) -> None:
     left, upper = (min(3000, side - 512) for side in pillow_cwic.read_header(file).size)
     region = (left, upper, left + 512, upper + 512) if args.part == "region" else None
     pixels = pillow_cwic.decode(file.read_bytes(), device="cpu", region=region)
-    name = (
-        "decode a region of 512 x 512"
-        if region
-        else f"decode {pixels.shape[1]} x {pixels.shape[0]}"
-    )
+    size = f"{pixels.shape[1]} x {pixels.shape[0]}"
+    name = f"decode a region of {size}" if region else f"decode {size}"
     report(name, time.perf_counter() - start, pixels.nbytes)
 
 
@@ -74,19 +69,20 @@ def main() -> None:
     parser.add_argument("--part", choices=["encode", "decode", "region"], help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+
+    # In a process of its own, which is called with --part.
     if args.part:
         (encode if args.part == "encode" else decode)(args, args.file)
         return
-    print(
-        "| what | seconds | peak memory, GB | less the pixels, GB |\n|---|---|---|---|", flush=True
-    )
+
+    # The parent, which only prints the heading.
+    print("| what | seconds | peak memory, GB | less the pixels, GB |")
+    print("|---|---|---|---|", flush=True)
     with TemporaryDirectory() as folder:
         for part in ("encode", "decode", "region"):
             file = str(Path(folder) / "large.cwic")
-            subprocess.run(
-                [sys.executable, __file__, *sys.argv[1:], "--part", part, "--file", file],
-                check=True,
-            )
+            command = [sys.executable, __file__, *sys.argv[1:], "--part", part, "--file", file]
+            subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

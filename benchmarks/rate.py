@@ -31,20 +31,20 @@ def load_joint(path: str) -> JointCodec:
 def real_and_estimated(
     joint: JointCodec, pixels: np.ndarray, quality_index: int
 ) -> tuple[int, float]:
-    """Bytes of one stream of the rounded codes, and the float networks' cross-entropy of the same, in bytes."""
+    """Bytes of one stream of the rounded codes, and of the float networks' cross-entropy."""
+    # As the encoder has it, and as the networks in training take it.
     loaded = models.load(None, torch.device("cpu"))
-    codes, level, _ = analysis.Analysis(loaded, pixels).codes(quality_index)
-    index, q, values = (
-        torch.tensor([quality_index]),
-        level[None, None].float(),
-        codes.permute(2, 0, 1)[None].float(),
-    )
-    kept = q >= torch.tensor(joint.config.first_level)[None, :, None, None]
+    coded = analysis.Analysis(loaded, pixels).coded(quality_index)
+    index = torch.tensor([quality_index])
+    level = coded.level[None, None].float()  # [1,1,h,w]
+    codes = coded.codes.permute(2, 0, 1)[None].float()  # [1,n,h,w]
+    kept = level >= torch.tensor(joint.config.first_level)[None, :, None, None]
+
     with devices.inference():
-        stream = loaded.entropy.encode(codes, level, quality_index)
-        mean, log_s = joint.planes(values, q, index)
-        bits = (logistic_bits(values, mean, log_s) * kept).double().sum()
-        bits -= joint.maps(q, index).gather(1, q.long()).double().sum()
+        stream = loaded.entropy.encode(coded.codes, coded.level, quality_index)
+        mean, log_s = joint.planes(codes, level, index)
+        bits = (logistic_bits(codes, mean, log_s) * kept).double().sum()
+        bits -= joint.maps(level, index).gather(1, level.long()).double().sum()
     return len(stream), float(bits) / 8
 
 
@@ -55,17 +55,18 @@ def main() -> None:
     parser.add_argument("float_weights")
     parser.add_argument("--quality-index", type=int, nargs="+", default=[10, 30, 50])
     args = parser.parse_args()
+
     joint = load_joint(args.float_weights)
-    print(
-        "| quality index | streams, bytes | estimate, bytes | streams / estimate | worst picture |"
-    )
+    pictures = [
+        np.array(Image.open(path).convert("RGB")) for path in sorted(args.folder.glob("*.png"))
+    ]
+    header = ("quality index", "streams, bytes", "estimate, bytes", "streams / estimate")
+    print("| " + " | ".join(header) + " | worst picture |")
     print("|---|---|---|---|---|")
+
+    # Over all pictures, and for the one that is estimated worst.
     for index in args.quality_index:
-        pairs = []
-        for path in sorted(args.folder.glob("*.png")):
-            pairs.append(
-                real_and_estimated(joint, np.array(Image.open(path).convert("RGB")), index)
-            )
+        pairs = [real_and_estimated(joint, pixels, index) for pixels in pictures]
         real, estimated = (sum(column) for column in zip(*pairs, strict=True))
         worst = max(stream / estimate for stream, estimate in pairs)
         print(

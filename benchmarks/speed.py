@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic import analysis, encoding, model
+from pillow_cwic import analysis, decoding, encoding, model
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import GRID, Box, code_grid
 from pillow_cwic.networks import windows
@@ -29,18 +29,20 @@ from pillow_cwic.weights import models
 EFFORT = 10
 
 
-def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
+def timed_calls(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
     """Name of a part -> a call that does it once."""
+    # What the parts work on: a file, its codes, and the pixels of one window.
     loaded = models.load(None, torch.device("cpu"))
     quality = index / (loaded.config.quality_count - 1)
     data = pillow_cwic.encode(pixels, quality=quality, device="cpu")
     parsed = container.read(data)
-    picture = analysis.Analysis(loaded, pixels)
-    coded = picture.codes(index)
+    coded = analysis.Analysis(loaded, pixels).coded(index)
     box = Box(0, 0, pixels.shape[1], pixels.shape[0])
-    grid = code_grid(*parsed.header.size)
-    x = torch.from_numpy(windows.cut(pixels, grid.scale(GRID))).permute(2, 0, 1)[None].float() / 255
-    y = coded[0].permute(2, 0, 1)[None].float()
+    window = windows.cut(pixels, code_grid(*parsed.header.size).scale(GRID))  # [H,W,3]
+
+    # The same as the bare networks take it.
+    x = torch.from_numpy(window).permute(2, 0, 1)[None].float() / 255  # [1,3,H,W]
+    y = coded.codes.permute(2, 0, 1)[None].float()  # [1,n,h,w]
     q = torch.tensor([index])
 
     def encoder() -> None:
@@ -51,30 +53,32 @@ def parts(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
         with devices.inference():
             loaded.decoder(y, q)
 
+    def encode(effort: int = 0) -> bytes:
+        return pillow_cwic.encode(pixels, quality=quality, effort=effort, device="cpu")
+
+    # Each half from the network to the whole.
+    finished = _FinishedAnalysis(loaded, coded)
     return {
         "encoder network": encoder,
-        "entropy encoding": lambda: encoding._encode_tiles(_Known(loaded, coded), parsed.header, 0),
+        "entropy encoding": lambda: encoding._encode_tiles(finished, parsed.header, 0),
         "container write": lambda: container.write(parsed.header, parsed.tiles),
-        "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device="cpu"),
-        f"encode(effort={EFFORT})": lambda: pillow_cwic.encode(
-            pixels, quality=quality, effort=EFFORT, device="cpu"
-        ),
+        "encode()": encode,
+        f"encode(effort={EFFORT})": lambda: encode(EFFORT),
         "decoder network": decoder,
-        "entropy decoding": lambda: encoding._decode_tiles(parsed, loaded, box),
+        "entropy decoding": lambda: decoding._decode_tiles(parsed, loaded, box),
         "container read": lambda: container.read(data),
         "decode()": lambda: pillow_cwic.decode(data, device="cpu"),
     }
 
 
-class _Known:
+class _FinishedAnalysis:
     """Stands for an analysis that is done: what entropy encoding starts from."""
 
-    def __init__(
-        self, loaded: model.Model, coded: tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]
-    ) -> None:
-        self.model, self._coded = loaded, coded
+    def __init__(self, loaded: model.Model, coded: analysis.Coded) -> None:
+        self.model = loaded
+        self._coded = coded
 
-    def codes(self, _: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    def coded(self, _: int) -> analysis.Coded:
         return self._coded
 
 
@@ -92,23 +96,19 @@ def measure(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, floa
 
 def report(pixels: np.ndarray, indices: list[int], runs: int) -> None:
     """Print a markdown table, one row per quality index."""
-    names = None
+    names: list[str] = []
     for index in indices:
-        found = measure(parts(pixels, index), runs)
-        if names is None:
-            names = list(found)
+        seconds = measure(timed_calls(pixels, index), runs)
+        if not names:
+            names = list(seconds)
             print("| quality index |", " | ".join(names), "| encode / network | decode / network |")
             print("|---" * (len(names) + 3) + "|")
-        ratios = (
-            found["encode()"] / found["encoder network"],
-            found["decode()"] / found["decoder network"],
-        )
-        print(
-            f"| {index} |",
-            " | ".join(f"{found[name]:.4f}" for name in names),
-            "|",
-            f"{ratios[0]:.2f} | {ratios[1]:.2f} |",
-        )
+
+        # What is beside the networks, as a share of them.
+        encode_ratio = seconds["encode()"] / seconds["encoder network"]
+        decode_ratio = seconds["decode()"] / seconds["decoder network"]
+        cells = " | ".join(f"{seconds[name]:.4f}" for name in names)
+        print(f"| {index} | {cells} | {encode_ratio:.2f} | {decode_ratio:.2f} |")
 
 
 def main() -> None:
@@ -121,11 +121,13 @@ def main() -> None:
         "--busy", action="store_true", help="beside a process that keeps one core busy"
     )
     args = parser.parse_args()
+
+    # What the figures hold for.
     pixels = np.array(Image.open(args.picture).convert("RGB"))
+    size = f"{pixels.shape[1]} x {pixels.shape[0]}"
     threads = f"{torch.get_num_threads()} torch threads, {machine.available_cores()} cores"
-    print(
-        f"{pixels.shape[1]} x {pixels.shape[0]}, {threads}, medians of {args.runs} runs, seconds\n"
-    )
+    print(f"{size}, {threads}, medians of {args.runs} runs, seconds\n")
+
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if args.busy else None
     try:
         report(pixels, args.quality_index, args.runs)

@@ -32,6 +32,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=15)
     args = parser.parse_args()
+
+    # The cases take turns, so that a slow moment hits all alike.
     seconds: dict[str, list[float]] = {name: [] for name in CASES}
     with TemporaryDirectory() as folder:
         file = Path(folder) / "x.cwic"
@@ -42,6 +44,7 @@ def main() -> None:
                 subprocess.run([sys.executable, "-c", code.format(file=str(file))], check=True)
                 if run:  # the first round warms the disk
                     seconds[name].append(time.perf_counter() - start)
+
     base = statistics.median(seconds[BASE])
     print("| a fresh process that does | seconds | more than the first |\n|---|---|---|")
     for name, values in seconds.items():

@@ -101,7 +101,9 @@ BLOCKS = [block for document in EXPLAINED for block in blocks_of(document)]
 
 def blocks_in(language: str) -> pytest.MarkDecorator:
     """A test parameter: the blocks of one language."""
-    return pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == language], ids=str)
+    return pytest.mark.parametrize(
+        "block", [block for block in BLOCKS if block.language == language], ids=str
+    )
 
 
 # The folder that the examples are run in
@@ -160,7 +162,9 @@ def team_server(scene: Path) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(scene / "team"))) as server:
+    with ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Quiet, directory=str(scene / "team"))
+    ) as server:
         thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.02))
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -173,7 +177,9 @@ def team_server(scene: Path) -> Iterator[str]:
 
 def test_every_block_names_its_language():
     """No fenced block is without a language, and each language is one that is checked here."""
-    assert [f"{block}: {block.language!r}" for block in BLOCKS if block.language not in LANGUAGES] == []
+    assert [
+        f"{block}: {block.language!r}" for block in BLOCKS if block.language not in LANGUAGES
+    ] == []
 
 
 @blocks_in("python")
@@ -181,12 +187,16 @@ def test_python_examples_run(block: Block, scene: Path):
     """A python block runs to its end in a fresh interpreter, without any other block before it."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", block.text]
-    done = subprocess.run(command, cwd=scene, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, cwd=scene, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, f"{block}\n{done.stderr}"
 
 
 @blocks_in("sh")
-def test_commands_work(block: Block, scene: Path, team_server: str, monkeypatch: pytest.MonkeyPatch):
+def test_commands_work(
+    block: Block, scene: Path, team_server: str, monkeypatch: pytest.MonkeyPatch
+):
     """Each command of a sh block does what it says, or is one that its program accepts: see the module's docstring."""
     for command in commands_of(block.text.replace(TEAM, team_server)):
         with monkeypatch.context() as patch:
@@ -249,7 +259,9 @@ def run_python(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
     """`python -m MODULE ...`, `torchrun ... -m MODULE ...` or `python SCRIPT ...`."""
     if "-m" not in arguments:
         script = arguments[0]
-        if "argparse" in Path(script).read_text(encoding="utf-8"):  # what has no parser would really run
+        if "argparse" in Path(script).read_text(
+            encoding="utf-8"
+        ):  # what has no parser would really run
             patch.setattr(sys, "argv", arguments)
             assert_parses(partial(runpy.run_path, script, run_name="__main__"), patch)
         else:
@@ -261,7 +273,9 @@ def run_python(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
         found = assert_parses(partial(training.main, options), patch)
         if found.verb == "train":
             assert recipes.load(found.recipe).stages
-        assert_files_exist(map(str, [*getattr(found, "anchors", []), *getattr(found, "beside", [])]))
+        assert_files_exist(
+            map(str, [*getattr(found, "anchors", []), *getattr(found, "beside", [])])
+        )
     elif module == "http.server":
         assert Path(options[options.index("--directory") + 1]).is_dir()
     else:
@@ -302,7 +316,11 @@ def assert_extras_exist(arguments: list[str]) -> None:
 
 def assert_files_exist(words: Iterator[str] | list[str]) -> None:
     """Whatever looks like a path of the repository is one."""
-    missing = [word for word in words if re.fullmatch(r"[\w.-]+(/[\w.-]+)+|\w+\.txt", word) and not Path(word).exists()]
+    missing = [
+        word
+        for word in words
+        if re.fullmatch(r"[\w.-]+(/[\w.-]+)+|\w+\.txt", word) and not Path(word).exists()
+    ]
     assert missing == []
 
 
@@ -326,7 +344,10 @@ def test_a_wrong_option_would_be_found(scene: Path, monkeypatch: pytest.MonkeyPa
         with pytest.raises(AssertionError):
             run(next(commands_of(text)), monkeypatch)
     with pytest.raises((OSError, ValueError)):
-        run(next(commands_of("python -m pillow_cwic.training train nothing --data d --out o")), monkeypatch)
+        run(
+            next(commands_of("python -m pillow_cwic.training train nothing --data d --out o")),
+            monkeypatch,
+        )
 
 
 # Links, lines, names
@@ -334,7 +355,9 @@ def test_a_wrong_option_would_be_found(scene: Path, monkeypatch: pytest.MonkeyPa
 
 def anchors_of(document: Path) -> set[str]:
     """The anchors that GitHub gives a document's headings."""
-    titles = (line.lstrip("#").strip().lower() for line in prose_of(document) if re.match("#+ ", line))
+    titles = (
+        line.lstrip("#").strip().lower() for line in prose_of(document) if re.match("#+ ", line)
+    )
     return {re.sub(r"[^\w\- ]", "", title).replace(" ", "-") for title in titles}
 
 
@@ -369,10 +392,17 @@ def test_lines_are_short(document: Path):
 
 def test_the_readmes_map_is_the_packages():
     """The README's tree names each folder of the package, and none that is not there."""
-    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## What is where")[1].split("```")[1]
+    tree = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## What is where")[1]
+        .split("```")[1]
+    )
     named = set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE))
     package = ROOT / "pillow_cwic"
-    present = {path.name for path in package.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    present = {
+        path.name for path in package.iterdir() if path.is_dir() and not path.name.startswith("_")
+    }
     assert named == present
 
 
@@ -381,7 +411,9 @@ def test_the_architectures_modules_and_tests_exist():
     text = "\n".join(prose_of(ROOT / "docs" / "architecture.md"))
     package = ROOT / "pillow_cwic"
     folders = {path.name for path in package.iterdir() if path.is_dir()}
-    dotted = [name for name in re.findall(r"`(\w+\.\w+)`", text) if name.partition(".")[0] in folders]
+    dotted = [
+        name for name in re.findall(r"`(\w+\.\w+)`", text) if name.partition(".")[0] in folders
+    ]
     missing = [name for name in dotted if not (package / f"{name.replace('.', '/')}.py").exists()]
     assert dotted
     assert missing == []
@@ -395,7 +427,12 @@ def test_the_formats_example_values_are_the_default_models():
     """docs/format.md gives each field's value in the default model: those of the shipped manifest."""
     shipped = json.loads((ROOT / "weights_manifest.json").read_text())
     (entry,) = (model for model in shipped["models"] if model["name"] == shipped["default"])
-    text = (ROOT / "docs" / "format.md").read_text(encoding="utf-8").split("### Fields")[1].split("###")[0]
+    text = (
+        (ROOT / "docs" / "format.md")
+        .read_text(encoding="utf-8")
+        .split("### Fields")[1]
+        .split("###")[0]
+    )
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line] for line in lines]
     assert rows[0][:3] == ["field", "value if missing", shipped["default"]]

@@ -12,7 +12,6 @@ from pillow_cwic.networks import windows
 from pillow_cwic.weights import models
 
 
-
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """Decibels over all samples."""
     return float(10 * np.log10(65025 / ((a.astype(float) - b) ** 2).mean()))

@@ -12,6 +12,7 @@ import imageio.v2 as iio2
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from closeness import assert_close
 from PIL import Image
 
 import pillow_cwic
@@ -71,7 +72,7 @@ def test_region(cwic_file: Path) -> None:
     """region=(left, upper, right, lower) gives the pixels of a crop, ±1; outside the picture it is refused."""
     whole, part = iio.imread(cwic_file), iio.imread(cwic_file, region=(13, 5, 50, 61))
     assert part.shape == (56, 37, 3)
-    assert np.abs(whole[5:61, 13:50].astype(int) - part).max() <= 1
+    assert_close(part, whole[5:61, 13:50])
     with pytest.raises(ValueError, match="region"):
         iio.imread(cwic_file, region=(0, 0, 89, 72))
 
@@ -113,7 +114,7 @@ def test_metadata(photo: Image.Image) -> None:
         "Orientation": 6,
         "mode": "RGB",
         "shape": (88, 72),
-        "quality": header.quality,
+        "quality": 0.3,
         "quality_index": 19,
         "model": header.model_id,
         "tile_size": 1024,

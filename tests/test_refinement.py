@@ -6,35 +6,34 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
+from coding import CPU, as_codes, encode_in_tiles
 from PIL import Image, ImageDraw
 from tiny_model import ONE_BIT, export
 
 import pillow_cwic
-from pillow_cwic import analysis, encoding, refinement
-from pillow_cwic.entropy.map_coder import LogitCoder
+from pillow_cwic import refinement
+from pillow_cwic.analysis import Analysis, Coded
+from pillow_cwic.entropy.ladder import UNIT
 from pillow_cwic.entropy.range_coder import RangeWriter
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import tiles
 from pillow_cwic.metrics import pictures
+from pillow_cwic.tools import demo
 from pillow_cwic.tools.cli import main
 from pillow_cwic.weights import models
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
     """A photograph's middle, 192 x 160 pixels: Gaussian windows of all five scales fit its longer side only."""
-    from pillow_cwic.tools.demo import SHIPPED
-
-    with Image.open(SHIPPED) as image:
+    with Image.open(demo.SHIPPED) as image:
         return np.asarray(image.convert("RGB").crop((150, 60, 342, 220)))
 
 
-def analysed(pixels: np.ndarray, quality_index: int) -> tuple:
-    """The analysis of a picture, and its codes, levels and rests."""
-    analysis = analysis.Analysis(models.load(None, CPU), pixels)
-    return analysis, *analysis.codes(quality_index)
+def analysed(pixels: np.ndarray, quality_index: int) -> tuple[Analysis, Coded]:
+    """The analysis of a picture, and what it finds."""
+    analysis = Analysis(models.load(None, CPU), pixels)
+    return analysis, analysis.coded(quality_index)
 
 
 def cost(pixels: np.ndarray, data: bytes) -> float:
@@ -127,37 +126,34 @@ def test_gradients_are_had_whatever_the_caller_does(pixels):
 
 def test_expected_bits_are_those_of_the_stream(pixels):
     """The prices of a tile's codes add up to what the coder takes for them, within 1 %."""
-    analysis, codes, level, _ = analysed(pixels, 40)
-    entropy, grid = analysis.model.entropy, analysis.grid
-    search = refinement.Search(analysis, codes, level, 40, grid)
-    bits = float(
-        (
-            search._bits(0, *entropy.planes.distributions(codes, level.long(), 40)) * search.kept
-        ).sum()
-    )
-    writer = RangeWriter()
-    flat = codes.reshape(-1, codes.shape[2])
-    entropy.planes.walk(LogitCoder(writer, entropy.probability), level.long(), 40, flat)
+    analysis, coded = analysed(pixels, 40)
+    entropy = analysis.model.entropy
+    prices = np.asarray(entropy.prices)
+    level, codes = np.asarray(coded.level), np.asarray(coded.codes).astype(int)
+    wide = as_codes(level.astype(np.int64))
+    mean, scale = map(np.asarray, entropy.distributions(coded.codes, wide, 40))
+    distance = np.minimum(np.abs(codes * UNIT - mean), prices.shape[1] - 1)
+    kept = np.arange(codes.shape[2]) < np.array(analysis.model.config.kept_planes)[level][..., None]
+    bits = (prices[scale, distance] * kept).sum()
+    writer, flat = RangeWriter(), codes.astype(np.int16).reshape(-1, codes.shape[2])
+    entropy.codes.walk(writer, wide, 40, as_codes(flat))
     assert bits == pytest.approx(8 * len(writer.to_bytes()), rel=0.01)
 
 
 def test_only_codes_that_exist_change(pixels):
     """Where the importance map keeps no channel, codes stay 0: the decoder would never see them."""
-    analysis, codes, level, rest = analysed(pixels, 40)
-    refined = refinement.refine(analysis, [analysis.grid], codes, level, rest, 40, 2)
-    kept = (
-        torch.arange(codes.shape[2])
-        < torch.tensor(analysis.model.config.kept_planes)[level.long()][..., None]
-    )
+    analysis, coded = analysed(pixels, 40)
+    refined = np.asarray(refinement.refine(analysis, [analysis.grid], coded, 2).codes)
+    level, codes = np.asarray(coded.level), np.asarray(coded.codes)
+    kept = np.arange(codes.shape[2]) < np.array(analysis.model.config.kept_planes)[level][..., None]
     assert not refined[~kept].any()
     assert (refined != codes).any()
 
 
 def test_tiles_are_refined_each_with_its_surroundings(pixels, monkeypatch):
     """In small tiles, and in strips of them, files are as much better as in one; nearly all tiles change."""
-    monkeypatch.setattr(encoding, "TILE_SIZE", 64)
     monkeypatch.setattr(refinement, "STRIP", 3)
-    plain, refined = (pillow_cwic.encode(pixels, quality=0.8, effort=effort) for effort in (0, 6))
+    plain, refined = (encode_in_tiles(pixels, quality=0.8, effort=effort) for effort in (0, 6))
     assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
     both = container.read(plain).tiles, container.read(refined).tiles
     assert len(both[0]) == len(tiles(192, 160, 64))

@@ -1,4 +1,4 @@
-"""Give a trained model broader trunks: the start of a larger one that codes and decodes as the smaller one did.
+"""Give a trained model broader trunks: a larger model that codes and decodes as it did.
 
     python training/broaden.py WEIGHTS.safetensors RECIPE.toml OUT.safetensors
 
@@ -27,24 +27,25 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
+
     recipe = recipes.load(options.recipe)
     torch.manual_seed(recipe.seed)
-    weights = broadened(load_file(options.weights), JointCodec(recipe.model).state_dict())
+    weights = broaden(load_file(options.weights), JointCodec(recipe.model).state_dict())
     save_file({name: tensor.half().contiguous() for name, tensor in weights.items()}, options.out)
 
 
 @torch.no_grad()
-def broadened(old: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+def broaden(old: dict[str, Tensor], fresh: dict[str, Tensor]) -> dict[str, Tensor]:
     """`fresh`, a larger model's first weights, with the `old` model's at their places."""
     for name, tensor in fresh.items():
         source = old[name].float()
         halves = 2 if ".quality_" in name and ".out." in name else 1  # scales, then shifts
-        for into, part in zip(tensor.chunk(halves), source.chunk(halves), strict=True):
-            outputs = into[: len(part)]
-            if into.dim() > 1:
-                outputs[:, part.shape[1] :] = 0
-                outputs = outputs[:, : part.shape[1]]
-            outputs.copy_(part)
+        for target, values in zip(tensor.chunk(halves), source.chunk(halves), strict=True):
+            outputs = target[: len(values)]
+            if target.dim() > 1:
+                outputs[:, values.shape[1] :] = 0
+                outputs = outputs[:, : values.shape[1]]
+            outputs.copy_(values)
     return fresh
 
 

@@ -1,6 +1,8 @@
-"""Write the golden files of the tests: run once per format version and model, never to make a failing test pass.
+"""Write the golden files of the tests.
 
-python training/make_golden.py tests/golden
+Run once per format version and model, never to make a failing test pass:
+
+    python training/make_golden.py tests/golden
 
 Files of the default model go there, those of a tiny model into `tiny`, beside its weights file. The
 tiny model is not trained, but its codes, levels and predictions take many values, past the ladder
@@ -42,10 +44,21 @@ TINY = ModelConfig(
 
 def golden_pictures(photo: np.ndarray) -> Pictures:
     """Name -> pixels and options: every mode, odd sizes, several qualities, metadata, regions."""
-    face, patch = photo[40:168, 150:342], photo[200:273, 60:161]
+    # Pieces of the photograph, and planes that are none.
+    face = photo[40:168, 150:342]
+    patch = photo[200:273, 60:161]
     alpha = np.tile(np.arange(101, dtype=np.uint8) * 2, (73, 1))
     importance = np.full(face.shape[:2], 64, np.uint8)
     importance[32:96, 64:128] = 255
+    metadata: dict[str, object] = {
+        "icc_profile": b"icc",
+        "exif": b"Exif\0\0MM",
+        "xmp": b"<x/>",
+        "dpi": (300, 299.5),
+        "comment": "hej",
+    }
+
+    # Each case shows one thing.
     return {
         "rgb-low": (face, {"quality": 10 / 63}),
         "rgb-high": (face, {"quality": 1.0}),
@@ -53,16 +66,7 @@ def golden_pictures(photo: np.ndarray) -> Pictures:
         "rgba": (np.dstack([patch, alpha]), {"quality": 0.3}),
         "grey-alpha": (np.dstack([patch[:, :, 1], alpha]), {"quality": 0.0}),
         "one-pixel": (photo[:1, :1], {}),
-        "metadata": (
-            patch,
-            {
-                "icc_profile": b"icc",
-                "exif": b"Exif\0\0MM",
-                "xmp": b"<x/>",
-                "dpi": (300, 299.5),
-                "comment": "hej",
-            },
-        ),
+        "metadata": (patch, metadata),
         "region": (face, {"quality": 0.4, "importance": importance}),
     }
 
@@ -85,19 +89,22 @@ def write_tiny(path: Path) -> None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(10)
         codec = JointCodec(TINY).eval()
+
+        # Away from the zeros that fresh entropy networks begin with.
         for name, parameter in codec.named_parameters():
             if not name.startswith("encoder."):
                 parameter.add_(torch.randn_like(parameter) * 0.1)
+        # Probabilities far from even.
         for layer in (codec.maps.coarsest, codec.maps.out):
-            layer.weight.mul_(20.0)  # probabilities far from even
+            layer.weight.mul_(20.0)
         for step in codec.planes.step:
             step.out.weight.mul_(10.0)
+
+        # Large codes in the channels that most keep, levels that differ from place to place.
         for gain in (codec.encoder.gain, codec.decoder.gain):
-            gain.coefficients[0, :3] += torch.tensor(
-                [3.0, 2.0, 1.0]
-            )  # large codes in the channels that most keep
+            gain.coefficients[0, :3] += torch.tensor([3.0, 2.0, 1.0])
         last = codec.encoder.importance[-1]
-        last.weight.mul_(3000.0)  # levels that differ from place to place
+        last.weight.mul_(3000.0)
         last.bias.fill_(1.5)
         export_weights(codec, path)
 

@@ -1,4 +1,6 @@
-"""Widen a trained model's range of rates: coarser steps at the lowest quality, finer ones at the highest.
+"""Widen a trained model's range of rates.
+
+Steps become coarser at the lowest quality and finer at the highest.
 
     python training/stretch.py WEIGHTS.safetensors OUT.safetensors --lowest -0.08 --highest 0.03
 
@@ -23,11 +25,11 @@ def main() -> None:
     parser.add_argument("--lowest", type=float, required=True)
     parser.add_argument("--highest", type=float, required=True)
     options = parser.parse_args()
+
+    # Coefficients [3,n] are of 1, t and t^2, t from -1 to 1.
     weights = load_file(options.weights)
-    for part in ("encoder", "decoder"):
-        coefficients = weights[
-            f"{part}.gain.coefficients"
-        ]  # [3,n]: of 1, t and t^2, t from -1 to 1
+    for network in ("encoder", "decoder"):
+        coefficients = weights[f"{network}.gain.coefficients"]
         coefficients[1] += (options.highest - options.lowest) / 2
         coefficients[2] += (options.highest + options.lowest) / 2
     save_file(weights, options.out)

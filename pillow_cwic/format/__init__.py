@@ -1,1 +1,1 @@
-"""The file format: bytes <-> header, metadata, planes and tiles (docs/format.md, sections 1 to 4)."""
+"""The file format: bytes <-> header, metadata, PNG planes, tiles (docs/format.md, sections 1-4)."""

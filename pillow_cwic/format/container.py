@@ -1,4 +1,4 @@
-"""The container: bytes <-> header, metadata, alpha and tiles, as docs/format.md, sections 1 to 4, defines them.
+"""The container: bytes <-> header, metadata, alpha and tiles (docs/format.md, sections 1 to 4).
 
 Invariant: whatever the bytes are, reading gives back what was written or raises a CwicError that
 names the section; nothing is allocated on the word of a length or dimension that the file is too
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, NoReturn
 
-from ..errors import FormatError, UnsupportedError
+from ..errors import FormatError
 from .framing import (
     SIGNATURE,
     Buffer,
@@ -17,16 +17,13 @@ from .framing import (
     File,
     Memory,
     Section,
-    Source,
-    cut_off,
-    opened,
+    open_source,
     pack,
-    read_payload,
-    read_start,
 )
 from .header import Header, check_room, pack_header, read_header_section
-from .metadata import NO_METADATA, Metadata, check_length, pack_metadata, unpack_dpi
+from .metadata import NO_METADATA, Metadata, pack_metadata, unpack_dpi
 from .metadata import SECTIONS as METADATA_SECTIONS
+from .walk import Walk
 
 __all__ = [
     "SIGNATURE",
@@ -41,15 +38,8 @@ __all__ = [
     "write",
 ]
 
-MAX_ANCILLARY_SECTIONS = 1024
-
-_SINGLE = ("HEAD", *METADATA_SECTIONS, "QMAP", "ALPH")
-_PAYLOADS = (
-    *METADATA_SECTIONS,
-    "QMAP",
-    "ALPH",
-    "TILE",
-)  # what is kept; other payloads are only checked
+# What is kept; other payloads are only checked.
+_PAYLOADS = (*METADATA_SECTIONS, "QMAP", "ALPH", "TILE")
 
 
 @dataclass(frozen=True)
@@ -78,6 +68,7 @@ def write(
     header.has_quality_map. Raises ValueError where the parts do not fit each other or break a
     limit.
     """
+    # A header that says something else than the parts would make a file that nobody reads.
     if len(tiles) != header.tile_count:
         raise ValueError(
             f"{header.width} x {header.height} pixels need {header.tile_count} tiles, found "
@@ -91,6 +82,8 @@ def write(
             raise ValueError(
                 f"the header announces {name}: {flag}, but it is {'missing' if flag else 'given'}"
             )
+
+    # In the order of the format.
     parts = [SIGNATURE, pack("HEAD", pack_header(header)), *pack_metadata(metadata)]
     if quality_map is not None:
         parts.append(pack("QMAP", quality_map))
@@ -111,10 +104,10 @@ def read(data_or_file: DataOrFile) -> Container:
     A payload that is kept is copied once, so that the result does not change with mutable data.
     Raises FormatError or UnsupportedError for anything wrong, or the file's own OSError.
     """
-    with opened(data_or_file) as source:
+    with open_source(data_or_file) as source:
         header, _ = read_header_section(source)
         check_room(header, source)
-        return _gather(_Walk(source, header), _refuse)
+        return _gather(Walk(source, header), _refuse)
 
 
 def salvage(data: Buffer) -> Container:
@@ -123,10 +116,11 @@ def salvage(data: Buffer) -> Container:
     Signature and HEAD must be intact, and no intact critical section unknown: else FormatError or
     UnsupportedError.
     """
-    source, damage = Memory(data), list[str]()
+    source = Memory(data)
+    damage: list[str] = []
     header, _ = read_header_section(source)
-    found = _gather(_Walk(source, header), lambda error: damage.append(str(error)))
-    return replace(found, damage=tuple(damage))
+    container = _gather(Walk(source, header), lambda error: damage.append(str(error)))
+    return replace(container, damage=tuple(damage))
 
 
 def read_header(data_or_file: DataOrFile) -> Header:
@@ -137,10 +131,13 @@ def read_header(data_or_file: DataOrFile) -> Header:
     Raises FormatError for a damaged file, UnsupportedError for one that needs a newer version, or
     the file's own OSError.
     """
-    with opened(data_or_file) as source:
+    with open_source(data_or_file) as source:
+        # Signature and HEAD say how many sections there must be.
         header, first = read_header_section(source)
         check_room(header, source)
-        walk = _Walk(source, header)
+
+        # Metadata is read, all else only framed.
+        walk = Walk(source, header)
         parts = _Parts()
         sections = [first]
         while not walk.complete:
@@ -166,120 +163,14 @@ def read_preamble(file: BinaryIO) -> Header:
     source = File(file)
     header, _ = read_header_section(source)
     check_room(header, source)
-    walk, parts = _Walk(source, header), _Parts()
+    walk = Walk(source, header)
+    parts = _Parts()
     while (section := walk.start()).type not in ("ALPH", "TILE"):
         value = _value(section, walk.payload(section))
         walk.admit(section)
         parts.put(section, value)
     walk.admit(section)
     return replace(header, metadata=parts.metadata())
-
-
-class _Walk:
-    """The one walk over the sections behind HEAD: what may come next, and what a message calls it."""
-
-    def __init__(self, source: Source, header: Header) -> None:
-        self._source, self.header = source, header
-        self._announced = {"QMAP": header.has_quality_map, "ALPH": header.alpha}
-        self._seen = {"HEAD"}  # types that may come once
-        self._ancillary = 0
-        self.tiles = 0  # met so far
-
-    @property
-    def complete(self) -> bool:
-        """Whether all tiles were met: the file must end here."""
-        return self.tiles == self.header.tile_count
-
-    @property
-    def due(self) -> list[str]:
-        """Sections that the header announces and that were not met yet."""
-        return [
-            kind
-            for kind, announced in self._announced.items()
-            if announced and kind not in self._seen
-        ]
-
-    def start(self) -> Section:
-        """The next section's type, offset and length.
-
-        Raises FormatError if it cannot be that long.
-        """
-        try:
-            section = read_start(self._source)
-        except FormatError as error:
-            raise FormatError(
-                f"{error}; {self.tiles} of {self.header.tile_count} tiles precede it"
-            ) from None
-        if section.type == "TILE" and section.length % 4:
-            raise FormatError(
-                f"{self._label(section)}{section} has {section.length} bytes, expected a multiple "
-                "of 4"
-            )
-        check_length(section)
-        return section
-
-    def payload(self, section: Section) -> bytes | memoryview:
-        """The payload of the section that start() gave.
-
-        Raises FormatError if its checksum differs.
-        """
-        try:
-            return read_payload(self._source, section)
-        except FormatError as error:
-            raise FormatError(f"{self._label(section)}{error}") from None
-
-    def skip(self, section: Section) -> None:
-        """Move over payload and checksum of the section that start() gave."""
-        self._source.skip(section.length + 4)
-        if self._source.position < section.end:
-            raise cut_off(section, self._source.position)
-
-    def admit(self, section: Section) -> None:
-        """Count the section.
-
-        Raises FormatError if it may not stand here, UnsupportedError if it is unknown.
-        """
-        kind = section.type
-        if kind == "TILE":
-            if self.due:
-                raise FormatError(
-                    f"{section}: expected section {self.due[0]} before the first tile: HEAD "
-                    "announces it"
-                )
-            self.tiles += 1
-            return
-        if not self._announced.get(kind, True):
-            raise FormatError(f"{section}: expected none, as HEAD does not announce it")
-        if kind in _SINGLE:
-            if kind in self._seen:
-                raise FormatError(f"{section}: a second {kind}, expected one")
-            if self.tiles or "ALPH" in self._seen:
-                before = "the first tile" if self.tiles else "section ALPH"
-                raise FormatError(f"{section}: found behind {before}, expected before it")
-            self._seen.add(kind)
-        elif section.critical:
-            raise UnsupportedError(
-                f"{section}: unknown critical section; install a newer pillow-cwic"
-            )
-        self._ancillary += not section.critical
-        if self._ancillary > MAX_ANCILLARY_SECTIONS:
-            raise FormatError(
-                f"{section}: expected at most {MAX_ANCILLARY_SECTIONS} ancillary sections"
-            )
-
-    def finish(self) -> None:
-        """Raise FormatError unless the file ends here."""
-        offset = self._source.position
-        if self._source.read(1):
-            raise FormatError(
-                f"data behind the last tile: expected the end of the file at offset {offset}"
-            )
-
-    def _label(self, section: Section) -> str:
-        if section.type == "TILE":
-            row, column = divmod(self.tiles, self.header.tile_columns)
-            return f"tile {self.tiles} of {self.header.tile_count} (row {row}, column {column}): "
-        return "alpha: " if section.type == "ALPH" else ""
 
 
 class _Parts:
@@ -310,19 +201,22 @@ class _Parts:
         return Metadata(dpi=self._dpi, **self._blocks)
 
 
-def _gather(walk: _Walk, report: Callable[[FormatError], None]) -> Container:
+def _gather(walk: Walk, report: Callable[[FormatError], None]) -> Container:
     """Walk to the end of the file.
 
-    Each error goes to `report`, and if that returns, the walk goes on where it can.
-
-    A damaged length may swallow the next section unnoticed. So tiles behind a damaged section keep
-    their places only if the walk then meets all tiles and the end of the file; else they count as
-    lost.
+    Each error goes to `report`, and if that returns, the walk goes on where it can. A damaged
+    length may swallow the next section unnoticed. So tiles behind a damaged section keep their
+    places only if the walk then meets all tiles and the end of the file; else they count as lost.
     """
-    parts, certain = _Parts(), walk.header.tile_count
+    # Tiles from this number on may be at another place than they seem.
+    certain = walk.header.tile_count
+    parts = _Parts()
+
+    # A section whose frame is intact leads to the next one, whatever its payload is worth.
     try:
         while not walk.complete:
-            section, value = walk.start(), None
+            section = walk.start()
+            value = None
             try:
                 value = _value(section, walk.payload(section))
             except FormatError as error:
@@ -336,6 +230,7 @@ def _gather(walk: _Walk, report: Callable[[FormatError], None]) -> Container:
     except FormatError as error:
         report(error)
         _drop_uncertain(parts.tiles, certain, walk, report)
+
     return Container(
         walk.header,
         tuple(parts.tiles),
@@ -346,9 +241,12 @@ def _gather(walk: _Walk, report: Callable[[FormatError], None]) -> Container:
 
 
 def _drop_uncertain(
-    tiles: list[bytes | None], certain: int, walk: _Walk, report: Callable[[FormatError], None]
+    tiles: list[bytes | None], certain: int, walk: Walk, report: Callable[[FormatError], None]
 ) -> None:
-    """Make `tiles` complete with None behind the last one whose place is certain, in place, and report the losses."""
+    """Put None for the tiles behind the last one whose place is certain, and report the losses.
+
+    `tiles` is changed in place, and complete afterwards.
+    """
     count = walk.header.tile_count
     del tiles[certain:]
     if "ALPH" in walk.due:

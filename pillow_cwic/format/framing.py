@@ -40,7 +40,7 @@ DataOrFile: TypeAlias = Buffer | str | os.PathLike[str] | BinaryIO
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Where a section lies: its type, the offset of its first byte in the file, its payload's length; in bytes."""
+    """Where a section lies, in bytes: the offset of its first one, and its payload's length."""
 
     type: str
     offset: int
@@ -48,7 +48,10 @@ class Section:
 
     @property
     def critical(self) -> bool:
-        """Whether a reader that does not know the type must refuse the file (as in PNG: upper-case first letter)."""
+        """Whether a reader that does not know the type must refuse the file.
+
+        As in PNG: its first letter is upper-case.
+        """
         return self.type[0].isupper()
 
     @property
@@ -135,17 +138,21 @@ class File:
 
 
 @contextmanager
-def opened(data_or_file: DataOrFile) -> Iterator[Source]:
-    """A source over bytes, a path, or a binary file of which only read() is needed."""
+def open_source(data_or_file: DataOrFile) -> Iterator[Source]:
+    """A source over bytes, a path, or a binary file of which only read() is needed.
+
+    TypeError for anything else.
+    """
     if isinstance(data_or_file, str | os.PathLike):
         with Path(data_or_file).open("rb") as file:
             yield File(file)
-    elif isinstance(data_or_file, bytes | bytearray | memoryview) or not hasattr(
-        data_or_file, "read"
-    ):
+    elif isinstance(data_or_file, bytes | bytearray | memoryview):
         yield Memory(data_or_file)
-    else:
+    elif hasattr(data_or_file, "read"):
         yield File(data_or_file)
+    else:
+        # Another buffer, or a TypeError that says what is expected.
+        yield Memory(data_or_file)  # type: ignore[arg-type]
 
 
 def pack(kind: str, payload: Buffer) -> bytes:
@@ -153,7 +160,8 @@ def pack(kind: str, payload: Buffer) -> bytes:
 
     Raises ValueError if the payload is too long for the length field.
     """
-    body, name = memoryview(payload).cast("B"), kind.encode("ascii")
+    name = kind.encode("ascii")
+    body = memoryview(payload).cast("B")
     if len(body) > MAX_PAYLOAD_BYTES:
         raise ValueError(
             f"the payload of a {kind} section has {len(body)} bytes; at most {MAX_PAYLOAD_BYTES} "
@@ -165,20 +173,21 @@ def pack(kind: str, payload: Buffer) -> bytes:
 
 def read_signature(source: Source) -> None:
     """Consume the signature; raises FormatError, with a hint where a transfer as text shows."""
-    found = bytes(source.read(len(SIGNATURE)))
-    if found == SIGNATURE:
+    start = bytes(source.read(len(SIGNATURE)))
+    if start == SIGNATURE:
         return
-    if SIGNATURE.startswith(found):
+
+    # What it is instead: the beginning of one, or what a transfer left of one.
+    if SIGNATURE.startswith(start):
         raise FormatError(
-            f"not a .cwic file: it ends after {len(found)} bytes, within the signature"
+            f"not a .cwic file: it ends after {len(start)} bytes, within the signature"
         )
-    message = f"not a .cwic file: it starts with {found.hex(' ')}, expected {SIGNATURE.hex(' ')}"
-    if any(found.startswith(text[: len(found)]) for text in _TEXT_TRANSFERS):
+    message = f"not a .cwic file: it starts with {start.hex(' ')}, expected {SIGNATURE.hex(' ')}"
+    if any(start.startswith(text[: len(start)]) for text in _TEXT_TRANSFERS):
         message += (
             "; it was a .cwic file once, damaged by a transfer as text (line ends or high bits "
-            "changed): "
+            "changed): transfer it again in binary mode"
         )
-        message += "transfer it again in binary mode"
     raise FormatError(message)
 
 
@@ -212,11 +221,11 @@ def read_payload(source: Source, section: Section) -> bytes | memoryview:
     stored = source.read(4)
     if len(payload) + len(stored) < section.length + 4:
         raise cut_off(section, source.position)
-    found = zlib.crc32(payload, zlib.crc32(section.type.encode("ascii")))
-    if found != int.from_bytes(stored, "big"):
+    checksum = zlib.crc32(payload, zlib.crc32(section.type.encode("ascii")))
+    if checksum != int.from_bytes(stored, "big"):
         raise FormatError(
-            f"checksum mismatch: {section} says {stored.hex()}, its bytes give {found:08x}; it is "
-            "damaged"
+            f"checksum mismatch: {section} says {stored.hex()}, its bytes give {checksum:08x}; "
+            "it is damaged"
         )
     return payload
 

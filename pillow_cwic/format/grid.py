@@ -6,16 +6,15 @@ not show.
 
          halo                       ┌──────────────┐
       ┌───────┬────────────┐        │ ┌──────────┐ │   core: what this window contributes
-      │ window│ core       │        │ │   core   │ │   window: core + halo, cut off at the picture's border, where
-      └───────┴────────────┘        │ └──────────┘ │   the network pads with zeros as it does for a whole picture
-      picture's border              └──────────────┘
+      │ window│ core       │        │ │   core   │ │   window: core + halo, cut off at the
+      └───────┴────────────┘        │ └──────────┘ │   picture's border, where the network pads
+      picture's border              └──────────────┘   with zeros as it does for a whole picture
 """
 
 from typing import NamedTuple
 
 GRID = 16
 """Pixels per code position along each axis: codes and importance map are at 1/16 resolution."""
-
 
 MIN_POSITIONS = 3
 """Smallest side of the code grid: tiny pictures are extended to 48 pixels."""
@@ -76,7 +75,7 @@ class Box(NamedTuple):
 
 
 def code_grid(width: int, height: int) -> Box:
-    """The code positions of a picture of that many pixels: one for every 16 x 16, the last ones partly outside.
+    """The code positions of a picture: one for every 16 x 16 pixels, the last partly outside.
 
     At least MIN_POSITIONS on each side: with fewer, the networks see little but their own zero
     padding.

@@ -1,6 +1,7 @@
-"""The header: the HEAD section's payload and the limits of format version 1 (docs/format.md, section 3).
+"""The header: the payload of HEAD and the limits of format version 1 (docs/format.md, section 3).
 
-Invariant: a Header that exists can be written, and reading it back gives an equal one.
+Invariant: a Header that exists can be written, and reading it back gives an equal one. This module
+knows no payload but its own.
 """
 
 import re
@@ -30,7 +31,11 @@ MAX_QUALITY_INDEX = 63
 _HEAD = struct.Struct(">BBBBII8s")
 # In any version: HEAD ends within the first 64 bytes.
 _MAX_HEAD_BYTES = 64 - len(SIGNATURE) - FRAME_BYTES
-_COLOUR, _ALPHA, _QUALITY_MAP = 1, 2, 4  # flags
+
+# Flags.
+_COLOUR = 1
+_ALPHA = 2
+_QUALITY_MAP = 4
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Header:
     """Whether an alpha channel follows, without loss."""
 
     quality_index: int
-    """0 (smallest file) to 63 at most: the model's count is `model_info(model_id).quality_count`."""
+    """0 (smallest file) to 63 at most; `model_info(model_id).quality_count` says how many."""
 
     model_id: str
     """16 hex digits: the first 8 bytes of the SHA-256 of the model's weights file."""
@@ -71,6 +76,7 @@ class Header:
     """Where each section lies, in file order; filled by `read_header`."""
 
     def __post_init__(self) -> None:
+        # Numbers, each in its range.
         _check_range("version", self.version, VERSION, VERSION)
         _check_range("width", self.width, 1, MAX_SIDE)
         _check_range("height", self.height, 1, MAX_SIDE)
@@ -78,6 +84,8 @@ class Header:
         _check_range("tile_size", self.tile_size, 64, 8192)
         if self.tile_size & (self.tile_size - 1):
             raise ValueError(f"tile_size must be a power of two, found {self.tile_size}")
+
+        # What is no number.
         if self.bands not in (1, 3):
             raise ValueError(f"bands must be 1 (grey) or 3 (RGB), found {self.bands!r}")
         for name, flag in (("alpha", self.alpha), ("has_quality_map", self.has_quality_map)):
@@ -85,6 +93,8 @@ class Header:
                 raise ValueError(f"{name} must be True or False, found {flag!r}")
         if not isinstance(self.model_id, str) or not re.fullmatch("[0-9a-f]{16}", self.model_id):
             raise ValueError(f"model_id must be 16 lower-case hex digits, found {self.model_id!r}")
+
+        # Each number may be right, and the file still impossible.
         if self.tile_count > MAX_TILES:
             tiles = (
                 f"{self.width} x {self.height} pixels make {self.tile_count} tiles of "
@@ -120,6 +130,7 @@ class Header:
 
 def pack_header(header: Header) -> bytes:
     """The 20-byte payload of HEAD."""
+    # What is stored otherwise than the header has it.
     flags = (
         _COLOUR * (header.bands == 3)
         | _ALPHA * header.alpha
@@ -127,6 +138,8 @@ def pack_header(header: Header) -> bytes:
     )
     log2_tile_size = int(header.tile_size).bit_length() - 1
     model_id = bytes.fromhex(header.model_id)
+
+    # In the order of the format.
     return _HEAD.pack(
         header.version,
         flags,
@@ -151,37 +164,40 @@ def read_header_section(source: Source) -> tuple[Header, Section]:
         raise FormatError(f"{section}: its length is {section.length}, expected {_HEAD.size}")
     payload = bytes(read_payload(source, section))
     if payload[0] != VERSION:
-        known = f"this reader knows version {VERSION}; install a newer pillow-cwic"
-        raise UnsupportedError(f"{section}: the file has format version {payload[0]}, {known}")
+        advice = f"this reader knows version {VERSION}; install a newer pillow-cwic"
+        raise UnsupportedError(f"{section}: the file has format version {payload[0]}, {advice}")
     if section.length != _HEAD.size:
         raise FormatError(f"{section}: its length is {section.length}, expected {_HEAD.size}")
     return _unpack_header(payload, section), section
 
 
 def check_room(header: Header, source: Source) -> None:
-    """Raise FormatError if what is left of the file cannot hold the tiles that the header's dimensions imply."""
+    """Raise FormatError if the file has no room for the tiles that the header implies."""
     needed = header.tile_count * FRAME_BYTES
     if source.size is not None and source.size - source.position < needed:
         tiles = (
             f"{header.width} x {header.height} pixels in {header.tile_count} tiles take {needed} "
             "bytes or more"
         )
-        left = f"the file has only {source.size - source.position} left"
+        room = f"the file has only {source.size - source.position} left"
         raise FormatError(
-            f"section HEAD at offset {len(SIGNATURE)}: {tiles}, {left}; it is cut off or not "
+            f"section HEAD at offset {len(SIGNATURE)}: {tiles}, {room}; it is cut off or not "
             "genuine"
         )
 
 
 def _unpack_header(payload: bytes, section: Section) -> Header:
+    # What no Header could hold.
     version, flags, quality_index, log2_tile_size, width, height, model_id = _HEAD.unpack(payload)
     if flags & ~(_COLOUR | _ALPHA | _QUALITY_MAP):
-        known = "this reader knows bits 0 (colour), 1 (alpha) and 2 (quality map)"
-        raise UnsupportedError(f"{section}: flags are {flags:#010b}, {known}")
+        bits = "this reader knows bits 0 (colour), 1 (alpha) and 2 (quality map)"
+        raise UnsupportedError(f"{section}: flags are {flags:#010b}, {bits}")
     if not 6 <= log2_tile_size <= 13:
         raise FormatError(
             f"{section}: the log2 of the tile size is {log2_tile_size}, expected 6..13"
         )
+
+    # All else is the Header's own rule.
     try:
         return Header(
             width,

@@ -1,4 +1,4 @@
-"""Metadata: what travels beside the pixels, each kind in a section of its own (docs/format.md, section 4).
+"""Metadata: what travels beside the pixels, a section for each kind (docs/format.md, section 4).
 
 Invariant: what is written comes back byte for byte. Must not know what the blocks mean.
 """
@@ -43,9 +43,8 @@ class Metadata:
 
     def present(self) -> dict[str, Any]:
         """The blocks that are there, by name."""
-        return {
-            name: value for name in METADATA_NAMES if (value := getattr(self, name)) is not None
-        }
+        values = {name: getattr(self, name) for name in METADATA_NAMES}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 NO_METADATA = Metadata()
@@ -61,11 +60,14 @@ def pack_metadata(metadata: Metadata) -> list[bytes]:
         value = getattr(metadata, name)
         if value is None:
             continue
+
+        # The one kind that is no block of bytes.
         if kind == "dPIx":
             x, y = value
             if not _is_resolution(x, y):
                 raise ValueError(f"dpi must be two finite numbers from 0 up, found {value!r}")
             value = _DPI.pack(x, y)
+
         if len(value) > MAX_METADATA_BYTES:
             raise ValueError(
                 f"{name} has {len(value)} bytes; at most {MAX_METADATA_BYTES} may be stored"

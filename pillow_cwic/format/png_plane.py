@@ -26,13 +26,14 @@ def decode_plane(data: bytes, size: tuple[int, int], section: str) -> NDArray[np
     """
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            found, mode = image.size, image.mode
-            plane = np.asarray(image) if (found, mode) == (size, "L") else None
+            mode = image.mode
+            width, height = image.size
+            plane = np.asarray(image) if (width, height) == size and mode == "L" else None
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise FormatError(f"section {section}: not a readable PNG: {error}") from error
     if plane is None:
         raise FormatError(
-            f"section {section}: a PNG of {found[0]} x {found[1]} pixels in mode {mode}, "
+            f"section {section}: a PNG of {width} x {height} pixels in mode {mode}, "
             f"expected {size[0]} x {size[1]} in mode L"
         )
     return plane

@@ -1,4 +1,4 @@
-"""How far a decoded picture is from its original: PSNR and SSIM, and what it cost in bits per pixel.
+"""How far a decoded picture is from its original: PSNR and SSIM.
 
 Invariant: SSIM equals scikit-image's `structural_similarity(..., gaussian_weights=True, sigma=1.5,
 use_sample_covariance=False, data_range=255)` on the luma, the variant in which the paper's figures
@@ -14,14 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import LUMA, SIGMA, WINDOW
 
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # Wang et al. 2004, for 8 bits
+_C1 = (0.01 * 255) ** 2
+_C2 = (0.03 * 255) ** 2
+"""Wang et al. 2004, for 8 bits."""
 
 
 def psnr(reference: ArrayLike, distorted: ArrayLike) -> float:
-    """Peak signal-to-noise ratio in dB of two uint8 pictures of one shape.
-
-    Infinite if they are equal.
-    """
+    """Peak signal-to-noise ratio in dB of two uint8 pictures of one shape; equal ones: infinite."""
     a, b = _pair(reference, distorted)
     error = float(np.mean((a - b) ** 2))
     return math.inf if error == 0 else 10 * math.log10(255**2 / error)
@@ -30,19 +29,23 @@ def psnr(reference: ArrayLike, distorted: ArrayLike) -> float:
 def ssim(reference: ArrayLike, distorted: ArrayLike) -> float:
     """Structural similarity of two uint8 pictures, [H,W] or RGB [H,W,3], on their luma.
 
-    1 if they are equal.
-
-    Mean over the valid region: where the 11 x 11 Gaussian window lies inside the picture.
-    ValueError for smaller pictures.
+    1 if they are equal. Mean over the valid region: where the Gaussian window lies inside the
+    picture. ValueError for smaller pictures.
     """
     a, b = (luma(picture) for picture in _pair(reference, distorted))  # [H,W]
     if min(a.shape) < WINDOW:
         raise ValueError(
             f"SSIM needs at least {WINDOW} x {WINDOW} pixels, found {a.shape[1]} x {a.shape[0]}"
         )
-    mean_a, mean_b = _blur(a), _blur(b)  # [H-10,W-10]
-    variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
+
+    # Moments in each place of the window, [H-10,W-10].
+    mean_a = _blur(a)
+    mean_b = _blur(b)
+    variance_a = _blur(a * a) - mean_a**2
+    variance_b = _blur(b * b) - mean_b**2
     covariance = _blur(a * b) - mean_a * mean_b
+
+    # Luminance times contrast and structure.
     similarity = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
     similarity /= (mean_a**2 + mean_b**2 + _C1) * (variance_a + variance_b + _C2)
     return float(similarity.mean())
@@ -63,7 +66,8 @@ def luma(picture: ArrayLike) -> NDArray[np.float64]:
 def _pair(
     reference: ArrayLike, distorted: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    a, b = np.asarray(reference), np.asarray(distorted)
+    a = np.asarray(reference)
+    b = np.asarray(distorted)
     if a.dtype != np.uint8 or b.dtype != np.uint8:
         raise ValueError(f"expected two uint8 pictures, found {a.dtype} and {b.dtype}")
     if a.shape != b.shape:

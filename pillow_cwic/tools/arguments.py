@@ -12,6 +12,7 @@ _OPTIONS = tuple(name for name in OPTION_NAMES if name != "importance")
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add --quality, --bpp, --max-bytes, --effort, --model and --device."""
+    # One way of saying how large the file may be.
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
         "--quality", type=float, metavar="Q", help="0 (smallest file) to 1 (best); default 0.5"
@@ -20,6 +21,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     rate.add_argument(
         "--max-bytes", type=int, metavar="N", help="the best quality whose file is not larger"
     )
+
+    # What does not change the rate.
     parser.add_argument(
         "--effort",
         type=int,
@@ -37,7 +40,7 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def given(args: argparse.Namespace) -> dict[str, Any]:
+def chosen_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, as keywords of `encode`; ValueError where they mean nothing."""
     options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
     EncodeOptions(**options)

@@ -34,8 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = _parser()
     args = parser.parse_args(argv)
+
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
+        # What users can do something about is a line, everything else a traceback.
         try:
             return int(args.func(args))
         except BrokenPipeError:  # whoever read our output has seen enough
@@ -58,35 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_encode(commands)
     _add_decode(commands)
-    info = _add(commands, "info", _info, "show what is in .cwic files, without decoding them")
-    info.add_argument("files", nargs="+", type=Path, metavar="FILE")
-    info.add_argument(
-        "--json", action="store_true", help="print a JSON list with one object for each file"
-    )
-    demo = _add(
-        commands, "demo", _demo, "compress a picture at five qualities, beside JPEG and JPEG 2000"
-    )
-    demo.add_argument(
-        "picture",
-        nargs="?",
-        type=Path,
-        metavar="PICTURE",
-        help="default: one that ships (NASA, 1992)",
-    )
-    demo.add_argument(
-        "--out", type=Path, default=Path("cwic-demo"), metavar="DIR", help="default: %(default)s"
-    )
-    compare = _add(
-        commands,
-        "compare",
-        _compare,
-        "show pictures beside JPEG, JPEG 2000, WebP and AVIF of the same size",
-    )
-    compare.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
-    compare.add_argument(
-        "--out", type=Path, default=Path("cwic-compare"), metavar="DIR", help="default: %(default)s"
-    )
-    arguments.add(compare)
+    _add_info(commands)
+    _add_demo(commands)
+    _add_compare(commands)
     convert_command.add_parser(commands)
     weights_command.add_parser(commands)
     return parser
@@ -105,6 +81,44 @@ def _add(
     return parser
 
 
+def _add_info(commands: Any) -> None:
+    info = _add(commands, "info", _info, "show what is in .cwic files, without decoding them")
+    info.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    info.add_argument(
+        "--json", action="store_true", help="print a JSON list with one object for each file"
+    )
+
+
+def _add_demo(commands: Any) -> None:
+    demo = _add(
+        commands, "demo", _demo, "compress a picture at five qualities, beside JPEG and JPEG 2000"
+    )
+    demo.add_argument(
+        "picture",
+        nargs="?",
+        type=Path,
+        metavar="PICTURE",
+        help="default: one that ships (NASA, 1992)",
+    )
+    demo.add_argument(
+        "--out", type=Path, default=Path("cwic-demo"), metavar="DIR", help="default: %(default)s"
+    )
+
+
+def _add_compare(commands: Any) -> None:
+    compare = _add(
+        commands,
+        "compare",
+        _compare,
+        "show pictures beside JPEG, JPEG 2000, WebP and AVIF of the same size",
+    )
+    compare.add_argument("pictures", nargs="+", type=Path, metavar="PICTURE")
+    compare.add_argument(
+        "--out", type=Path, default=Path("cwic-compare"), metavar="DIR", help="default: %(default)s"
+    )
+    arguments.add(compare)
+
+
 def _add_encode(commands: Any) -> None:
     parser = _add(
         commands,
@@ -112,6 +126,8 @@ def _add_encode(commands: Any) -> None:
         _encode,
         "compress a picture, of any format that Pillow reads, into a .cwic file",
     )
+
+    # Files first, then what may change the result.
     parser.add_argument("input", type=Path, metavar="IN")
     parser.add_argument("output", type=Path, metavar="OUT")
     parser.add_argument(
@@ -140,8 +156,10 @@ def _add_decode(commands: Any) -> None:
 
 
 def _encode(args: argparse.Namespace) -> int:
+    # Before the clock runs: wrong usage, and a model to download.
     options = _encoder_options(args)
     _fetch_first(args, args.model)
+
     with (
         name_in_errors(args.input),
         Image.open(args.input) as image,
@@ -150,8 +168,10 @@ def _encode(args: argparse.Namespace) -> int:
         if args.importance is not None:
             with Image.open(args.importance) as mask:
                 options["importance"] = mask.convert("L")
-        data = recode.recoded(image, recode.CWIC, **options)
+        data = recode.recode_picture(image, recode.CWIC, **options)
     write_atomically(args.output, data)
+
+    # What it cost.
     header = read_header(data)
     rate = bits_per_pixel(len(data), *header.size)
     quality = _shown_quality(models.quality_of_file(header))
@@ -160,26 +180,30 @@ def _encode(args: argparse.Namespace) -> int:
 
 
 def _decode(args: argparse.Namespace) -> int:
+    # Before the work: a format that nobody writes.
     try:
         format_name = recode.format_of(args.output.suffix)
     except ValueError as error:
         args.usage_error(f"{args.output}: {error}")
+
     with name_in_errors(args.input), clock(f"decoding {args.input}", args.quiet):
         data = args.input.read_bytes()
         header = read_header(data)
         _fetch_first(args, header.model_id)
         pixels = decode(data, device=args.device, region=args.region)  # uint8 [H,W] or [H,W,C]
+
+    # Through Pillow, with what was in the file beside the pixels.
     picture = Image.fromarray(pixels)
     picture.info.update(header.metadata.present())
     with name_in_errors(args.output):
-        file = recode.recoded(picture, format_name)
+        file = recode.recode_picture(picture, format_name)
     write_atomically(args.output, file)
     _tell(args, f"{args.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file))}")
     return 0
 
 
 def _fetch_first(args: argparse.Namespace, model: str | None) -> None:
-    """With --quiet, have a model that must be downloaded here before the codec asks: it would show a progress bar."""
+    """With --quiet, have a model here before the codec asks: a download shows a progress bar."""
     if args.quiet:
         models.locate(models.find(model), quiet=True)
 
@@ -201,9 +225,12 @@ def _info(args: argparse.Namespace) -> int:
 
 def _describe(path: Path) -> dict[str, Any]:
     """What `info --json` prints for a file."""
+    # The header alone: nothing is decoded.
     header = read_header(path)
     size_bytes = path.stat().st_size
     entry = catalogue.read_all().by_id(header.model_id)
+
+    # The picture, what it cost, what it needs, and what lies where.
     return {
         "file": str(path),
         "width": header.width,
@@ -238,19 +265,23 @@ def _describe_metadata(metadata: Metadata) -> dict[str, Any]:
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     """What `info` prints for a file."""
+    # What people ask first.
     model = report["model"]
     yield report["file"]
     yield f"  picture   {report['width']} x {report['height']} pixels, {report['mode']}"
     yield f"  size      {_count(report['bytes'])}, {report['bpp']:.3f} bpp"
     yield f"  quality   {_shown_quality(report['quality'])} (index {report['quality_index']})"
     yield f"  model     {model['name'] or 'not known here'} (id {model['id']})"
-    yield f"  format    version {report['version']}, {report['tiles']} tile(s) of {report['tile_size']} pixels"
+    tiles = f"{report['tiles']} tile(s) of {report['tile_size']} pixels"
+    yield f"  format    version {report['version']}, {tiles}"
+
+    # What else is in the file; many tiles in one line.
     for name, value in report["metadata"].items():
         shown = f"{value[0]:g} x {value[1]:g}" if name == "dpi" else _count(value["bytes"])
         yield f"  {name:<12}{shown}" + (f": {value['text']!r}" if name == "comment" else "")
     yield f"  {'section':<12}{'offset':>12}{'bytes':>12}"
     for kind, group in itertools.groupby(report["sections"], key=lambda section: section["type"]):
-        rows = list(group)  # many tiles in one line
+        rows = list(group)
         label = f"{kind} x {len(rows)}" if len(rows) > 1 else kind
         yield f"  {label:<12}{rows[0]['offset']:>12,}{sum(row['bytes'] for row in rows):>12,}"
 
@@ -271,7 +302,7 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _encoder_options(args: argparse.Namespace) -> dict[str, Any]:
     try:
-        return arguments.given(args)
+        return arguments.chosen_options(args)
     except ValueError as error:
         args.usage_error(str(error))
         raise

@@ -1,7 +1,7 @@
-"""`pillow-cwic compare`: pictures beside JPEG, JPEG 2000, WebP and AVIF at the same size, as a sheet and as a web page.
+"""`pillow-cwic compare`: pictures beside JPEG, JPEG 2000, WebP and AVIF at the same size.
 
-Invariant: every figure comes from a file that was written and decoded again, and no rival's file is
-larger than ours.
+As a sheet, and as a web page. Invariant: every figure comes from a file that was written and
+decoded again, and no rival's file is larger than ours.
 """
 
 from __future__ import annotations
@@ -24,15 +24,23 @@ from ..metrics import WINDOW, bits_per_pixel
 from ..metrics.pictures import psnr, ssim
 from ..runtime.files import package_data, write_atomically
 from . import rivals
-from .recode import CWIC, recoded, write_png
+from .recode import CWIC, recode_picture, write_png
 from .rivals import Rival
 from .terminal import name_in_errors
 
 OURS = "pillow-cwic"
 PAGE = package_data() / "compare.html"
 _PANEL = 512  # pixels: at most this much of the picture's width and height is on the sheet
-_MARGIN, _LABEL, _TITLE = 24, 52, 56  # pixels
-_PAPER, _INK, _FAINT = "#fbfaf7", "#1d1d1b", "#6b6a66"
+
+# Pixels.
+_MARGIN = 24
+_LABEL = 52
+_TITLE = 56
+
+# Colours.
+_PAPER = "#fbfaf7"
+_INK = "#1d1d1b"
+_FAINT = "#6b6a66"
 
 
 @dataclass(frozen=True)
@@ -64,31 +72,37 @@ class Comparison:
 
 
 def run(paths: Sequence[Path], out: Path, *, quiet: bool = False, **options: Any) -> None:
-    """Write our file, what all files decode to, a sheet for each picture and index.html into the folder `out`.
+    """Compare pictures and report into the folder `out`.
 
-    Options are the encoder's.
+    Our file, what all files decode to, a sheet for each picture, and index.html. Options are the
+    encoder's.
     """
     out.mkdir(parents=True, exist_ok=True)
+    names = distinct_names([path.stem for path in paths])
     others = rivals.available()
     total = len(paths) * (1 + len(others))
+    comparisons = []
+
+    # A picture's files are written before the next one is begun.
     with tqdm(total=total, desc="comparing", leave=False, disable=quiet or None, delay=1) as bar:
-        found = []
-        for path, name in zip(paths, distinct([path.stem for path in paths]), strict=True):
+        for path, name in zip(paths, names, strict=True):
             with name_in_errors(path):
-                original, profile = opened(path)
-                one = compared(name, original, others, bar, options)
-            write_atomically(out / f"{name}.cwic", one.trials[0].data)
-            drawn = sheet(original, one.trials, path.name)
+                original, profile = open_picture(path)
+                comparison = compare_picture(name, original, others, bar, options)
+            write_atomically(out / f"{name}.cwic", comparison.trials[0].data)
+            drawn = sheet(original, comparison.trials, path.name)
             write_png(out / f"{name}-comparison.png", drawn, profile)
-            for title, picture in views(one):
+            for title, picture in views(comparison):
                 write_png(out / view_file(name, title), picture, profile)
-            found.append(one)
-    write_atomically(out / "index.html", page(found).encode())
+            comparisons.append(comparison)
+
+    # The page shows what is there by now.
+    write_atomically(out / "index.html", page(comparisons).encode())
     if not quiet:
         print(f"Wrote {out / 'index.html'}", file=sys.stderr)
 
 
-def opened(path: Path) -> tuple[Image.Image, bytes | None]:
+def open_picture(path: Path) -> tuple[Image.Image, bytes | None]:
     """A picture in RGB, the right way up, and its colour profile.
 
     Alpha is left out, as not all rivals have it; so is metadata, which would count as size.
@@ -100,19 +114,20 @@ def opened(path: Path) -> tuple[Image.Image, bytes | None]:
     return picture, profile
 
 
-def distinct(names: Sequence[str]) -> list[str]:
+def distinct_names(names: Sequence[str]) -> list[str]:
     """The names, numbered where one comes again."""
     taken: list[str] = []
     for name in names:
         number = 2
         chosen = name
         while chosen in taken:
-            chosen, number = f"{name}-{number}", number + 1
+            chosen = f"{name}-{number}"
+            number += 1
         taken.append(chosen)
     return taken
 
 
-def compared(
+def compare_picture(
     name: str,
     original: Image.Image,
     others: Sequence[Rival],
@@ -120,17 +135,18 @@ def compared(
     options: dict[str, Any],
 ) -> Comparison:
     """Our file by these options, and each rival's within its bytes; `bar` is told of each."""
-    ours = trial(OURS, recoded(original, CWIC, **options), original)
+    ours = trial(OURS, recode_picture(original, CWIC, **options), original)
     bar.update()
-    found, missing = [ours], []
+    trials = [ours]
+    missing = []
     for rival in others:
         data = rival.largest_within(original, len(ours.data))
         if data is None:
             missing.append(rival.title)
         else:
-            found.append(trial(rival.title, data, original))
+            trials.append(trial(rival.title, data, original))
         bar.update()
-    return Comparison(name, original, found, missing)
+    return Comparison(name, original, trials, missing)
 
 
 def trial(codec: str, data: bytes, original: Image.Image) -> Trial:
@@ -138,27 +154,33 @@ def trial(codec: str, data: bytes, original: Image.Image) -> Trial:
     with Image.open(BytesIO(data)) as image:
         picture = image.convert("RGB")
     rate = bits_per_pixel(len(data), *original.size)
-    a, b = np.asarray(original), np.asarray(picture)  # uint8 [H,W,3]
-    return Trial(
-        codec, data, picture, rate, psnr(a, b), ssim(a, b) if min(original.size) >= WINDOW else None
-    )
+    reference = np.asarray(original)  # uint8 [H,W,3]
+    decoded = np.asarray(picture)  # uint8 [H,W,3]
+    similarity = ssim(reference, decoded) if min(original.size) >= WINDOW else None
+    return Trial(codec, data, picture, rate, psnr(reference, decoded), similarity)
 
 
 def sheet(original: Image.Image, trials: list[Trial], name: str) -> Image.Image:
     """The original and what each codec made of it, the middles side by side at 100%, labelled."""
+    # The middle of the picture, in cells of a grid.
     width, height = (min(side, _PANEL) for side in original.size)
-    left, upper = (original.width - width) // 2, (original.height - height) // 2
+    left = (original.width - width) // 2
+    upper = (original.height - height) // 2
     box = (left, upper, left + width, upper + height)
     columns = 2 if len(trials) < 5 else 3
-    cells = -(-(1 + len(trials)) // columns)
-    paper = Image.new(
-        "RGB",
-        (_MARGIN + columns * (width + _MARGIN), _TITLE + cells * (height + _LABEL + _MARGIN)),
-        _PAPER,
+    rows = -(-(1 + len(trials)) // columns)
+    size = (
+        _MARGIN + columns * (width + _MARGIN),
+        _TITLE + rows * (height + _LABEL + _MARGIN),
     )
+
+    # The paper with its title.
+    paper = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(paper)
     title, label, small = (ImageFont.load_default(size) for size in (22, 18, 15))
     draw.text((_MARGIN, 16), f"{name} at {trials[0].bpp:.2f} bits per pixel", _INK, font=title)
+
+    # Every picture with what it is called and what it cost.
     labels = [("Original", f"{original.width} x {original.height} pixels, 24 bits per pixel")]
     labels += [(t.codec, t.figures) for t in trials]
     for index, picture in enumerate([original, *(t.picture for t in trials)]):
@@ -170,10 +192,10 @@ def sheet(original: Image.Image, trials: list[Trial], name: str) -> Image.Image:
     return paper
 
 
-def views(one: Comparison) -> Iterator[tuple[str, Image.Image]]:
+def views(comparison: Comparison) -> Iterator[tuple[str, Image.Image]]:
     """What the page shows of a picture, by title."""
-    yield "Original", one.original
-    yield from ((t.codec, t.picture) for t in one.trials)
+    yield "Original", comparison.original
+    yield from ((t.codec, t.picture) for t in comparison.trials)
 
 
 def view_file(name: str, title: str) -> str:
@@ -183,35 +205,46 @@ def view_file(name: str, title: str) -> str:
 
 def page(comparisons: list[Comparison]) -> str:
     """The report as HTML, with its pictures in files beside it."""
-    sections = "\n".join(_section(number, one) for number, one in enumerate(comparisons))
+    sections = "\n".join(_section(number, each) for number, each in enumerate(comparisons))
     return Template(PAGE.read_text(encoding="utf-8")).substitute(
         sections=sections, summary=_summary(comparisons)
     )
 
 
-def _section(number: int, one: Comparison) -> str:
+def _section(number: int, comparison: Comparison) -> str:
     """One picture: a switch between the views in one place, the way to see small differences."""
-    ours = one.trials[0]
-    figures = {
-        "Original": f"{one.original.width} x {one.original.height} pixels, 24 bits per pixel"
-    }
-    figures |= {t.codec: t.figures for t in one.trials}
-    switches, panels = [], []
-    for index, title in enumerate(figures):
-        checked = " checked" if title == OURS else ""
-        switch = f'<input type="radio" name="view{number}" value="{index}"{checked}><span>{escape(title)}</span>'
-        switches.append(f"<label>{switch}</label>")
-        source = escape(quote(view_file(one.name, title)), quote=True)
-        panels.append(
-            f'<figure><img src="{source}" width="{one.original.width}" height="{one.original.height}" '
-            f'alt="{escape(f"{one.name}, {title}", quote=True)}" loading="lazy"><figcaption>{escape(figures[title])}'
-            "</figcaption></figure>"
-        )
-    absent = f"<p>No file that small: {escape(', '.join(one.missing))}.</p>" if one.missing else ""
+    original = comparison.original
+    figures = {"Original": f"{original.width} x {original.height} pixels, 24 bits per pixel"}
+    figures |= {t.codec: t.figures for t in comparison.trials}
+
+    # A radio button and a panel for each view; the page's style shows the panel that is chosen.
+    switches = "".join(_switch(number, index, title) for index, title in enumerate(figures))
+    panels = "".join(_panel(comparison, title, text) for title, text in figures.items())
+    absent = ""
+    if comparison.missing:
+        absent = f"<p>No file that small: {escape(', '.join(comparison.missing))}.</p>"
+
+    rate = f"{comparison.trials[0].bpp:.3f} bits per pixel"
     return (
-        f"<section><h2>{escape(one.name)} at {ours.bpp:.3f} bits per pixel</h2>\n"
-        f'<div class="switch" role="radiogroup">{"".join(switches)}</div>\n'
-        f'<div class="panels">{"".join(panels)}</div>{absent}</section>'
+        f"<section><h2>{escape(comparison.name)} at {rate}</h2>\n"
+        f'<div class="switch" role="radiogroup">{switches}</div>\n'
+        f'<div class="panels">{panels}</div>{absent}</section>'
+    )
+
+
+def _switch(number: int, index: int, title: str) -> str:
+    checked = " checked" if title == OURS else ""
+    button = f'<input type="radio" name="view{number}" value="{index}"{checked}>'
+    return f"<label>{button}<span>{escape(title)}</span></label>"
+
+
+def _panel(comparison: Comparison, title: str, text: str) -> str:
+    source = escape(quote(view_file(comparison.name, title)), quote=True)
+    described = escape(f"{comparison.name}, {title}", quote=True)
+    width, height = comparison.original.size
+    return (
+        f'<figure><img src="{source}" width="{width}" height="{height}" alt="{described}" '
+        f'loading="lazy"><figcaption>{escape(text)}</figcaption></figure>'
     )
 
 
@@ -219,7 +252,7 @@ def _summary(comparisons: list[Comparison]) -> str:
     """Means over the pictures that a codec has a file for."""
     rows = []
     for codec in [OURS, *(rival.title for rival in rivals.available())]:
-        trials = [t for one in comparisons for t in one.trials if t.codec == codec]
+        trials = [t for each in comparisons for t in each.trials if t.codec == codec]
         if not trials:
             continue
         values = [np.mean([t.bpp for t in trials]), np.mean([t.psnr for t in trials])]

@@ -1,4 +1,4 @@
-"""`pillow-cwic convert`: many pictures, in worker processes here or on the machines of a Dask cluster.
+"""`pillow-cwic convert`: many pictures, in worker processes here or on a Dask cluster.
 
 Paths are fsspec's: local ones, or URLs of any storage it knows. Invariant: under its final name an
 output is complete, so that a rerun does only what is missing. This module leaves torch to the
@@ -25,7 +25,8 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, UnidentifiedImageError
 
-from .recode import CWIC, recoded
+from ..runtime.machine import available_cores
+from .recode import CWIC, recode_picture
 
 FAILURES = (
     OSError,
@@ -53,11 +54,9 @@ class Place:
 
     def __str__(self) -> str:
         """As people write it: with its protocol, unless it is a file of this machine."""
-        return (
-            self.path
-            if isinstance(self.store, LocalFileSystem)
-            else str(self.store.unstrip_protocol(self.path))
-        )
+        if isinstance(self.store, LocalFileSystem):
+            return self.path
+        return str(self.store.unstrip_protocol(self.path))
 
     @classmethod
     def of(cls, url: str) -> Self:
@@ -99,49 +98,49 @@ def plan(
     extension but the target's own, and only .cwic files if they are to become something else.
     OSError where a source doesn't exist.
     """
+    # What is there, and what could go there.
     folder = Place.of(out)
-    there = set(folder.store.find(folder.path)) if folder.store.exists(folder.path) else set()
-    taken: dict[str, Place] = {}
+    root = folder.path.rstrip("/")
+    existing = set(folder.store.find(folder.path)) if folder.store.exists(folder.path) else set()
+    extensions = _convertible_extensions(format_name)
+    pictures = chain.from_iterable(_pictures(source, extensions) for source in sources)
+
+    # Two sources of one target would overwrite each other: the first one has it.
+    first_source: dict[str, Place] = {}
     jobs: list[Job] = []
     refused: list[str] = []
     done = 0
-    wanted = _wanted(format_name)
-    for source, name in chain.from_iterable(_pictures(source, wanted) for source in sources):
-        target = Place(
-            folder.store, f"{folder.path.rstrip('/')}/{PurePosixPath(name).with_suffix(suffix)}"
-        )
-        first = taken.setdefault(target.path, source)
+    for source, name in pictures:
+        target = Place(folder.store, f"{root}/{PurePosixPath(name).with_suffix(suffix)}")
+        first = first_source.setdefault(target.path, source)
         if first is not source:
             if first.path != source.path:  # else it was named twice
                 refused.append(f"{source}: not converted, {first} becomes {target} already")
-            continue
-        if target.path in there:
+        elif target.path in existing:
             done += 1
         else:
             jobs.append(Job(source, target, format_name, options))
     return Plan(jobs, done, refused)
 
 
-def _wanted(format_name: str) -> frozenset[str]:
+def _convertible_extensions(format_name: str) -> frozenset[str]:
     extensions = Image.registered_extensions()
-    if format_name != CWIC:
-        return frozenset(suffix for suffix, name in extensions.items() if name == CWIC)
-    return frozenset(
-        suffix for suffix, name in extensions.items() if name in Image.OPEN and name != CWIC
-    )
+    formats = {CWIC} if format_name != CWIC else Image.OPEN.keys() - {CWIC}
+    return frozenset(suffix for suffix, name in extensions.items() if name in formats)
 
 
-def _pictures(url: str, wanted: frozenset[str]) -> Iterator[tuple[Place, str]]:
+def _pictures(url: str, extensions: frozenset[str]) -> Iterator[tuple[Place, str]]:
     """Pictures of a file or folder, and the names that they have in it."""
     source = Place.of(url)
-    store, root = source.store, source.path
+    store = source.store
+    root = source.path
     if store.isfile(root):
         yield source, PurePosixPath(root).name
         return
     if not store.isdir(root):
         raise FileNotFoundError(f"{url}: there is no such file or folder")
     for path in sorted(store.find(root)):
-        if PurePosixPath(path).suffix.lower() in wanted:
+        if PurePosixPath(path).suffix.lower() in extensions:
             yield Place(store, path), path.removeprefix(root).lstrip("/")
 
 
@@ -149,7 +148,7 @@ def convert(job: Job) -> str | None:
     """Convert one picture; an error message if that failed. Runs in a worker."""
     try:
         with Image.open(BytesIO(job.source.store.cat_file(job.source.path))) as image:
-            data = recoded(image, job.format_name, **job.options)
+            data = recode_picture(image, job.format_name, **job.options)
         write_complete(job.target, data)
     except UnidentifiedImageError:
         return "no picture that Pillow can read"
@@ -159,8 +158,9 @@ def convert(job: Job) -> str | None:
 
 
 def write_complete(target: Place, data: bytes) -> None:
-    """Write a file under another name and give it its own at last, so that nobody finds half of it."""
-    store, (parent, name) = target.store, target.path.rsplit("/", 1)
+    """Write a file under another name and give it its own at last: nobody finds half of it."""
+    store = target.store
+    parent, name = target.path.rsplit("/", 1)
     store.makedirs(parent, exist_ok=True)
     partial = f"{parent}/.{name}.{uuid.uuid4().hex}.partial"
     try:
@@ -177,29 +177,28 @@ def run(jobs: Iterable[Job], workers: Workers) -> Iterator[tuple[Job, str | None
 
     Where worker processes died, the jobs they had are lost.
     """
-    rest = iter(jobs)
-    first = next(rest, None)
+    waiting = iter(jobs)
+    first = next(waiting, None)
     while first is not None:
         with workers() as (executor, count):
-            pending = _submit(executor, [first, *islice(rest, max(0, AHEAD * count - 1))])
+            pending = _submit(executor, [first, *islice(waiting, max(0, AHEAD * count - 1))])
             while pending:
                 ended = wait(pending, return_when=FIRST_COMPLETED).done
                 yield from ((pending.pop(future), _outcome(future)) for future in ended)
                 if not any(_died(future) for future in ended):
-                    pending |= _submit(executor, islice(rest, len(ended)))
-        first = next(rest, None)
+                    pending |= _submit(executor, islice(waiting, len(ended)))
+        first = next(waiting, None)
 
 
 def _submit(executor: Executor, jobs: Iterable[Job]) -> dict[Future[str | None], Job]:
-    return {_submitted(executor, job): job for job in jobs}
+    return {_submit_job(executor, job): job for job in jobs}
 
 
-def _submitted(executor: Executor, job: Job) -> Future[str | None]:
+def _submit_job(executor: Executor, job: Job) -> Future[str | None]:
     try:
         return executor.submit(convert, job)
-    except (
-        BrokenProcessPool
-    ) as error:  # a worker died just now: this job's turn comes to nothing, too
+    except BrokenProcessPool as error:
+        # A worker died just now: this job's turn comes to nothing, too.
         lost: Future[str | None] = Future()
         lost.set_exception(error)
         return lost
@@ -221,10 +220,9 @@ def _died(future: Future[str | None]) -> bool:
 def processes(count: int) -> Iterator[tuple[Executor, int]]:
     """Worker processes of this machine, which share its processors."""
     threads = max(1, available_cores() // count)
-    spawn = multiprocessing.get_context(
-        "spawn"
-    )  # a forked child of a process that used torch can hang
-    pool = ProcessPoolExecutor(count, spawn, initializer=_begin, initargs=(threads,))
+    # A forked child of a process that used torch can hang.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(count, spawn, initializer=_set_up_worker, initargs=(threads,))
     try:
         yield pool, count
     finally:
@@ -245,16 +243,8 @@ def cluster(address: str) -> Iterator[tuple[Executor, int]]:
         yield client.get_executor(pure=False), sum(client.ncores().values())
 
 
-def _begin(threads: int) -> None:
-    """Set up a worker process."""
-    os.environ["OMP_NUM_THREADS"] = str(
-        threads
-    )  # torch reads it when it is imported, which is later
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all: this process ends what it does, and is ended
-
-
-def available_cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _set_up_worker(threads: int) -> None:
+    # torch reads it when it is imported, which is later.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    # Ctrl-C reaches all: this process ends what it does, and is ended.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,15 +1,34 @@
-"""`pillow-cwic convert`: its arguments, progress and report."""
+"""`pillow-cwic convert`: its arguments, progress and report.
+
+Invariant: storage and processes are imported by `run` alone, so that other commands need not wait
+for them.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from ..runtime.machine import available_cores
 from ..weights import models
 from . import arguments
 from .recode import CWIC, format_of
 from .terminal import complain
+
+if TYPE_CHECKING:
+    from .convert import Plan
+
+SUMMARY = "convert many pictures to .cwic, or .cwic files to another format"
+DESCRIPTION = (
+    "Convert many pictures to .cwic, or .cwic files to another format. A file that fails is "
+    "reported and the others are converted; outputs that are there already are left alone, so the "
+    "same command again does what is missing."
+)
+SOURCE_HELP = (
+    "a file, or a folder with all that is below it; paths, or URLs that fsspec knows (s3://...)"
+)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,27 +36,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     Its `func` takes the parsed arguments and returns the exit code.
     """
-    text = "convert many pictures to .cwic, or .cwic files to another format"
-    parser = subparsers.add_parser(
-        "convert",
-        help=text,
-        description="Convert many pictures to .cwic, or .cwic files to another format. A file that fails is reported "
-        "and the others are converted; outputs that are there already are left alone, so the same "
-        "command again does "
-        "what is missing.",
-    )
-    parser.add_argument(
-        "sources",
-        nargs="+",
-        metavar="SOURCE",
-        help="a file, or a folder with all that is below it; paths, or URLs that fsspec knows (s3://...)",
-    )
+    parser = subparsers.add_parser("convert", help=SUMMARY, description=DESCRIPTION)
+
+    # What, and into what.
+    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
     parser.add_argument(
         "--out", required=True, metavar="DIR", help="where the results go, a path or a URL"
     )
     parser.add_argument(
         "--to", default=".cwic", metavar="EXT", help="format to write, by extension; default: cwic"
     )
+
+    # By whom: processes of this machine, or a cluster.
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--jobs",
@@ -48,6 +58,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     where.add_argument(
         "--scheduler", metavar="ADDRESS", help="work on the Dask cluster at tcp://... instead"
     )
+
+    # The encoder's options, and the usual ones.
     parser.add_argument(
         "-q", "--quiet", action="store_true", help="no progress, no summary; errors only"
     )
@@ -57,34 +69,56 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, convert, report; 1 if any file failed."""
-    from tqdm import tqdm
-
-    from ..runtime import machine  # storage and processes: what other commands need not wait for
     from . import convert
 
+    # What is wrong with the command line, before anything is opened.
     suffix = "." + args.to.lower().removeprefix(".")
     try:
-        options, format_name = arguments.given(args), format_of(suffix)
-        if options and format_name != CWIC:
-            raise ValueError(
-                f"--{next(iter(options)).replace('_', '-')} is for .cwic files, not for {suffix}"
-            )
-        if args.jobs is not None and args.jobs < 1:
-            raise ValueError(f"--jobs is at least 1, found {args.jobs}")
+        format_name = format_of(suffix)
+        options = _checked_options(args, format_name, suffix)
     except ValueError as error:
         args.usage_error(str(error))
+
+    # What can't be converted is said at once, the model fetched once and not in every worker.
     plan = convert.plan(args.sources, args.out, format_name, suffix, options)
     failures = list(plan.refused)
     for message in failures:
         complain(message)
-    if plan.jobs and format_name == CWIC:  # once, not in every worker
+    if plan.jobs and format_name == CWIC:
         models.locate(models.find(options.get("model")), quiet=args.quiet)
-    jobs = min(args.jobs or machine.available_cores(), max(1, len(plan.jobs)))
-    workers = (
-        partial(convert.cluster, args.scheduler)
-        if args.scheduler
-        else partial(convert.processes, jobs)
-    )
+
+    failures += _convert_all(args, plan)
+    if not args.quiet:
+        converted = len(plan.jobs) + len(plan.refused) - len(failures)
+        counts = f"{converted} converted, {plan.done} there already, {len(failures)} failed"
+        print(f"{args.out}: {counts}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _checked_options(args: argparse.Namespace, format_name: str, suffix: str) -> dict[str, Any]:
+    """The encoder's options; ValueError where they mean nothing for this format."""
+    options = arguments.chosen_options(args)
+    if options and format_name != CWIC:
+        name = next(iter(options)).replace("_", "-")
+        raise ValueError(f"--{name} is for .cwic files, not for {suffix}")
+    if args.jobs is not None and args.jobs < 1:
+        raise ValueError(f"--jobs is at least 1, found {args.jobs}")
+    return options
+
+
+def _convert_all(args: argparse.Namespace, plan: Plan) -> list[str]:
+    """Do the plan's jobs under a progress bar; a message for each that failed."""
+    from tqdm import tqdm
+
+    from . import convert
+
+    # No more processes than pictures.
+    jobs = min(args.jobs or available_cores(), max(1, len(plan.jobs)))
+    workers = partial(convert.processes, jobs)
+    if args.scheduler:
+        workers = partial(convert.cluster, args.scheduler)
+
+    failures = []
     with tqdm(
         total=len(plan.jobs), desc="converting", unit="file", disable=args.quiet or None, delay=1
     ) as bar:
@@ -94,8 +128,4 @@ def run(args: argparse.Namespace) -> int:
                 with bar.external_write_mode(file=sys.stderr):
                     complain(failures[-1])
             bar.update()
-    if not args.quiet:
-        converted = len(plan.jobs) + len(plan.refused) - len(failures)
-        counts = f"{converted} converted, {plan.done} there already, {len(failures)} failed"
-        print(f"{args.out}: {counts}", file=sys.stderr)
-    return 1 if failures else 0
+    return failures

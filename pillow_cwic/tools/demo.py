@@ -1,4 +1,7 @@
-"""`pillow-cwic demo`: one picture at five qualities, beside JPEG and JPEG 2000 at the same bytes."""
+"""`pillow-cwic demo`: one picture at five qualities, beside JPEG and JPEG 2000.
+
+Invariant: no rival's file in a row of the table is larger than ours.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from tqdm import tqdm
 
 from ..runtime.files import package_data, write_atomically
 from . import rivals
-from .compare import OURS, Comparison, compared, opened, sheet
+from .compare import OURS, Comparison, compare_picture, open_picture, sheet
 from .recode import write_png
 from .terminal import name_in_errors
 
@@ -20,26 +23,25 @@ RIVALS = ("jpeg", "jpeg2000")
 
 def run(path: Path | None, out: Path, *, quiet: bool = False) -> None:
     """Write .cwic files and a side-by-side picture into the folder `out`, print a table."""
+    # What is compressed, and beside what.
     path = path or SHIPPED
     with name_in_errors(path):
-        original, profile = opened(path)
+        original, profile = open_picture(path)
     out.mkdir(parents=True, exist_ok=True)
     others = rivals.available(RIVALS)
+
+    # One row of the table for each quality.
     total = len(QUALITIES) * (1 + len(others))
     rows = []
     with tqdm(total=total, desc="demo", leave=False, disable=quiet or None, delay=1) as bar:
         for quality in QUALITIES:
-            rows.append(compared(path.stem, original, others, bar, {"quality": quality}))
+            rows.append(compare_picture(path.stem, original, others, bar, {"quality": quality}))
             write_atomically(out / f"{path.stem}-{quality:.1f}.cwic", rows[-1].trials[0].data)
-    print(
-        table(
-            rows,
-            [OURS, *(rival.title for rival in others)],
-            f"{path.name}, {original.width} x {original.height} pixels",
-        )
-    )
+    names = [OURS, *(rival.title for rival in others)]
+    print(table(rows, names, f"{path.name}, {original.width} x {original.height} pixels"))
+
+    # The side-by-side at a low rate, but not one where JPEG falls apart.
     target = out / f"{path.stem}-comparison.png"
-    # A low rate, but not one where JPEG falls apart.
     complete = next((row for row in rows[1:] if not row.missing), rows[-1])
     write_png(target, sheet(original, complete.trials, path.name), profile)
     print(f"\nWrote {len(rows)} .cwic files and {target}", file=sys.stderr)
@@ -47,15 +49,18 @@ def run(path: Path | None, out: Path, *, quiet: bool = False) -> None:
 
 def table(rows: list[Comparison], names: list[str], title: str) -> str:
     """Bytes, bpp, PSNR and SSIM as text; a dash where a codec has no file that small."""
+    # Two lines of heading.
+    figure_names = f"{'PSNR':>9}{'SSIM':>7}  " * len(names)
     lines = [
         f"{title}; PSNR in dB, SSIM on luma; all files of a row have at most {OURS}'s bytes",
         f"{'':26}" + "".join(f"{name:^18}" for name in names).rstrip(),
-        (
-            f"{'quality':>7}{'bytes':>10}{'bpp':>7}  " + f"{'PSNR':>9}{'SSIM':>7}  " * len(names)
-        ).rstrip(),
+        f"{'quality':>7}{'bytes':>10}{'bpp':>7}  {figure_names}".rstrip(),
     ]
+
+    # A line for each quality: our size, then everybody's figures.
     for quality, row in zip(QUALITIES, rows, strict=True):
-        ours, by_name = row.trials[0], {trial.codec: trial for trial in row.trials}
+        ours = row.trials[0]
+        by_name = {trial.codec: trial for trial in row.trials}
         figures = ""
         for name in names:
             trial = by_name.get(name)

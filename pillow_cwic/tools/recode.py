@@ -28,16 +28,16 @@ def format_of(suffix: str) -> str:
     return format_name
 
 
-def recoded(image: Image.Image, format_name: str, **options: Any) -> bytes:
+def recode_picture(image: Image.Image, format_name: str, **options: Any) -> bytes:
     """A picture as a file of another format, with its metadata.
 
     A resolution that means nothing is left behind.
     """
-    kept = {name: image.info[name] for name in METADATA_NAMES if image.info.get(name)}
-    if not all(math.isfinite(value) and value > 0 for value in kept.get("dpi", ())):
-        del kept["dpi"]
+    metadata = {name: image.info[name] for name in METADATA_NAMES if image.info.get(name)}
+    if not all(math.isfinite(value) and value > 0 for value in metadata.get("dpi", ())):
+        del metadata["dpi"]
     file = BytesIO()
-    image.save(file, format_name, **options, **kept)
+    image.save(file, format_name, **options, **metadata)
     return file.getvalue()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, features
 
-from .recode import recoded
+from .recode import recode_picture
 
 JPEG2000_TARGETS = tuple(0.7 + 0.01 * step for step in range(40))
 """JPEG 2000 misses its own target a little: targets tried, in shares of the limit."""
@@ -36,17 +36,19 @@ class Rival:
 
     def encode(self, picture: Image.Image, dial: float) -> bytes:
         """The RGB picture as a file."""
-        return recoded(picture, self.format_name, **self.options(dial))
+        return recode_picture(picture, self.format_name, **self.options(dial))
 
     def largest_within(self, picture: Image.Image, limit_bytes: int) -> bytes | None:
         """By bisection over the dials, the largest file within the limit; None if there is none."""
         dials = self.dials(picture, limit_bytes)
-        low, high, best = 0, len(dials), None
+        low, high = 0, len(dials)
+        best = None
         while low < high:
             middle = (low + high) // 2
             data = self.encode(picture, dials[middle])
             if len(data) <= limit_bytes:
-                low, best = middle + 1, data
+                best = data
+                low = middle + 1
             else:
                 high = middle
         return best

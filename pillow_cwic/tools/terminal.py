@@ -18,7 +18,10 @@ def complain(text: str) -> None:
 
 @contextmanager
 def clock(what: str, quiet: bool) -> Iterator[None]:
-    """A running clock on the terminal for what takes longer than a second: the codec does not say how far it is."""
+    """A running clock on the terminal for what takes longer than a second.
+
+    The codec does not say how far it is.
+    """
     done = threading.Event()
 
     def run() -> None:
@@ -30,6 +33,7 @@ def clock(what: str, quiet: bool) -> Iterator[None]:
                 while not done.wait(0.5):
                     bar.refresh()
 
+    # Nobody watches a file or a pipe.
     thread = threading.Thread(target=run, daemon=True)
     if not quiet and sys.stderr.isatty():
         thread.start()

@@ -33,6 +33,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "weights", help="list, fetch and check models", description=__doc__
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    # What there is, and whether it is whole.
     _verb(verbs, "list", _list, _show_models, "every model the manifests know, and where it is")
     fetch = _verb(
         verbs,
@@ -52,6 +54,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="MODEL",
         help="names or ids (default: every file on this machine)",
     )
+
+    # Where it comes from.
     _verb(verbs, "where", _where, _show_settings, "the folders and settings in use")
     add = _verb(verbs, "add", _add, _show_files, "use one more manifest from now on")
     add.add_argument("manifests", nargs="+", metavar="MANIFEST", help="a path or an http(s) URL")
@@ -74,10 +78,12 @@ def _verb(
     text: str,
 ) -> argparse.ArgumentParser:
     def run(args: argparse.Namespace) -> int:
+        # A verb that failed as a whole has nothing to show.
+        report = None
         try:
             report, problems = work(args)
         except CwicError as error:
-            report, problems = None, [str(error)]
+            problems = [str(error)]
         if args.json and report is not None:
             print(json.dumps(report, indent=2))
         elif report is not None:
@@ -94,38 +100,41 @@ def _verb(
 
 def _list(_: argparse.Namespace) -> Report:
     _refresh()
-    found = catalogue.read_all()
-    rows = [_row(entry, m, found) for m in found.manifests for entry in m.models]
-    known = {row["sha256"] for row in rows}
-    rows += [_stray(path) for path in cache.stored_models() if path.stem not in known]
-    return rows, found.problems
+    manifests = catalogue.read_all()
+    rows = [_row(entry, m, manifests) for m in manifests.manifests for entry in m.models]
+    listed = {row["sha256"] for row in rows}
+    rows += [_row_of_file(path) for path in cache.stored_models() if path.stem not in listed]
+    return rows, manifests.problems
 
 
-def _row(entry: Entry, source: Manifest, found: catalogue.Catalogue) -> Row:
-    winner = found.by_name(entry.name)
-    path = next(
-        (
-            path
-            for path in [cache.model_path(entry.sha256), *models.places(entry)]
-            if cache.exists(path)
-        ),
-        None,
-    )
+def _existing_files(entry: Entry) -> list[Path]:
+    """Where the entry's file may be on this machine, and something is."""
+    candidates = [cache.model_path(entry.sha256), *models.places(entry)]
+    return [path for path in candidates if cache.exists(path)]
+
+
+def _row(entry: Entry, source: Manifest, manifests: catalogue.Catalogue) -> Row:
+    # A name may mean another model than this one.
+    winner = manifests.by_name(entry.name)
+    files = _existing_files(entry)
+
+    # What scripts read; tables show some of it.
     return {
         "name": entry.name,
         "id": entry.id,
         "bytes": entry.bytes,
         "sha256": entry.sha256,
         "licence": entry.licence,
-        "default": source is found.manifests[0] and source.default == entry.name,
-        "path": str(path) if path else None,
+        "default": source is manifests.manifests[0] and source.default == entry.name,
+        "path": str(files[0]) if files else None,
         "urls": download.sources(entry),
         "manifest": source.location,
         "name_taken_by": winner.origin if winner and winner.id != entry.id else None,
     }
 
 
-def _stray(path: Path) -> Row:
+def _row_of_file(path: Path) -> Row:
+    """A cached model that no manifest names."""
     row: Row = dict.fromkeys(("name", "licence", "manifest", "name_taken_by"))
     size = path.stat().st_size
     return {
@@ -143,7 +152,7 @@ def _fetch(args: argparse.Namespace) -> Report:
     _refresh()
     rows: list[Row] = []
     problems: list[str] = []
-    for entry in _chosen(args.models, problems):
+    for entry in _asked_entries(args.models, problems):
         try:
             path = models.locate(entry, quiet=args.quiet)
             rows.append({"model": entry.name, "id": entry.id, "status": "ready", "path": str(path)})
@@ -153,26 +162,21 @@ def _fetch(args: argparse.Namespace) -> Report:
 
 
 def _verify(args: argparse.Namespace) -> Report:
+    # What should hash to what; several manifests may name one file.
     problems: list[str] = []
-    files = {  # what should hash to what; several manifests may name one file
+    files = {
         (path, entry.sha256): None
-        for entry in _chosen(args.models, problems)
-        for path in [cache.model_path(entry.sha256), *models.places(entry)]
-        if cache.exists(path)
+        for entry in _asked_entries(args.models, problems)
+        for path in _existing_files(entry)
     }
     if not args.models:
         files.update(dict.fromkeys((path, path.stem) for path in cache.stored_models()))
+
     rows = []
     for path, sha256 in files:
         intact = cache.is_intact(path, sha256)
-        rows.append(
-            {
-                "model": path.name,
-                "id": sha256[:16],
-                "status": "ok" if intact else "damaged",
-                "path": str(path),
-            }
-        )
+        status = "ok" if intact else "damaged"
+        rows.append({"model": path.name, "id": sha256[:16], "status": status, "path": str(path)})
         if not intact:
             problems.append(
                 f"{path} is damaged: a cached file is fetched again when it is needed, others "
@@ -194,7 +198,8 @@ def _where(_: argparse.Namespace) -> Report:
 
 
 def _add(args: argparse.Namespace) -> Report:
-    rows, problems = [], []
+    rows = []
+    problems = []
     for location in args.manifests:
         try:
             path, parsed = catalogue.add(location)
@@ -209,9 +214,10 @@ def _add(args: argparse.Namespace) -> Report:
 
 
 def _remove(args: argparse.Namespace) -> Report:
-    rows, problems = [], []
+    rows = []
+    problems = []
     for target in args.targets:
-        copy = catalogue.added(target)
+        copy = catalogue.find_added(target)
         try:
             for path in [copy] if copy else _cached_files(target):
                 path.unlink()
@@ -223,11 +229,8 @@ def _remove(args: argparse.Namespace) -> Report:
 
 def _cached_files(model: str) -> list[Path]:
     sha256 = models.find(model).sha256
-    files = [
-        path
-        for path in (cache.model_path(sha256), cache.partial_path(sha256))
-        if cache.exists(path)
-    ]
+    candidates = (cache.model_path(sha256), cache.partial_path(sha256))
+    files = [path for path in candidates if cache.exists(path)]
     if not files:
         raise CwicError(
             f"the model {model!r} is not in the cache {cache.directory()}: nothing to remove"
@@ -235,22 +238,23 @@ def _cached_files(model: str) -> list[Path]:
     return files
 
 
-def _chosen(asked: list[str], problems: list[str]) -> Iterable[Entry]:
+def _asked_entries(names: list[str], problems: list[str]) -> Iterable[Entry]:
     """The entries asked for, or all that are known, each id once; unknown ones become problems."""
-    chosen: dict[str, Entry] = {}
-    if not asked:
-        found = catalogue.read_all()
-        problems += found.problems
-        for m in found.manifests:
-            for entry in m.models:
-                chosen.setdefault(entry.id, entry)
-    for model in asked:
+    by_id: dict[str, Entry] = {}
+    if not names:
+        manifests = catalogue.read_all()
+        problems += manifests.problems
+        for manifest in manifests.manifests:
+            for entry in manifest.models:
+                by_id.setdefault(entry.id, entry)
+
+    for name in names:
         try:
-            entry = models.find(model)
-            chosen[entry.id] = entry
+            entry = models.find(name)
+            by_id[entry.id] = entry
         except CwicError as error:
             problems.append(str(error))
-    return chosen.values()
+    return by_id.values()
 
 
 def _refresh() -> None:
@@ -277,10 +281,8 @@ def _show_models(rows: list[Row]) -> None:
 
 def _show_files(rows: list[Row]) -> None:
     if rows:
-        table = [("MODEL", "ID", "STATUS", "PATH")]
-        _print_table(
-            table + [(row["model"], row["id"], row["status"], row["path"]) for row in rows]
-        )
+        cells = [(row["model"], row["id"], row["status"], row["path"]) for row in rows]
+        _print_table([("MODEL", "ID", "STATUS", "PATH"), *cells])
 
 
 def _show_settings(settings: Row) -> None:
@@ -295,6 +297,5 @@ def _show_settings(settings: Row) -> None:
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        )
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())

@@ -1,6 +1,7 @@
 """`python -m pillow_cwic.training train | evaluate | export`.
 
-Modules that need torch are imported by the verbs.
+Invariant: the command line is read, and `--help` answered, without torch: the verbs import what
+needs it. This module decides nothing but defaults.
 """
 
 import argparse
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
 
 def add_train(train: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
+    # What to train, from what, where to.
     train.add_argument(
         "recipe", help="a TOML file, or the name of a shipped recipe (base, paper, small, smoke)"
     )
@@ -44,6 +46,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
         "--data", nargs="+", required=True, metavar="DIR_OR_TAR", help="training pictures"
     )
     train.add_argument("--out", type=Path, required=True, metavar="RUN", help="the run folder")
+
+    # For how long, and from where.
     train.add_argument(
         "--minutes", type=float, help="wall-clock budget over all sessions; default: the recipe's"
     )
@@ -57,6 +61,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--from", type=Path, dest="initial", metavar="WEIGHTS", help="start from these weights"
     )
+
+    # On what.
     train.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
     train.add_argument(
         "--part-mib",
@@ -78,6 +84,7 @@ def add_train(train: argparse.ArgumentParser) -> None:
 
 def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     """Arguments of `evaluate`."""
+    # What to measure, on what, where to.
     evaluate.add_argument("models", nargs="+", metavar="MODEL", help="names, ids or weights files")
     evaluate.add_argument(
         "--images", nargs="+", required=True, metavar="DIR_OR_TAR", help="test pictures"
@@ -85,22 +92,26 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--out", type=Path, default=Path("evaluation"), help="folder for rd.json, rd.md and rd.png"
     )
+
+    # At which settings.
     evaluate.add_argument(
         "--qualities", type=numbers, metavar="Q,Q,...", help="dial positions 0..1"
     )
     evaluate.add_argument(
         "--indices",
-        type=whole_numbers,
+        type=integers,
         metavar="I,I,...",
         help="or quality indices, 0 to the model's last",
     )
     evaluate.add_argument(
         "--efforts",
-        type=whole_numbers,
+        type=integers,
         default=(0,),
         metavar="N,N,...",
         help="effort of the models' files",
     )
+
+    # Beside what.
     evaluate.add_argument(
         "--codecs", default="jpeg,jpeg2000,webp,avif", help="Pillow's codecs to run, or none"
     )
@@ -113,15 +124,20 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--rates", type=numbers, metavar="LOW,HIGH", help="bpp range of the BD-rates"
     )
+
+    # How.
     evaluate.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     evaluate.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
 
 
 def add_export(export: argparse.ArgumentParser) -> None:
     """Arguments of `export`."""
+    # Which run, and what its model is called.
     export.add_argument("run", type=Path, metavar="RUN", help="the run folder that `train` wrote")
     export.add_argument("--name", help="the model's name; default: the run folder's")
     export.add_argument("--out", type=Path, help="default: RUN/export")
+
+    # What stands in its card.
     export.add_argument(
         "--images", nargs="*", default=[], metavar="DIR_OR_TAR", help="pictures to calibrate with"
     )
@@ -129,6 +145,8 @@ def add_export(export: argparse.ArgumentParser) -> None:
         "--codecs", default="jpeg,jpeg2000,webp,avif", help="codecs for the table, or none"
     )
     export.add_argument("--licence", default="not stated", help="what others may do with the model")
+
+    # How, and what then.
     export.add_argument(
         "--install",
         action="store_true",
@@ -142,7 +160,7 @@ def numbers(text: str) -> tuple[float, ...]:
     return tuple(float(part) for part in text.split(","))
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
+def integers(text: str) -> tuple[int, ...]:
     """'0,10' -> (0, 10)."""
     return tuple(int(part) for part in text.split(","))
 
@@ -158,18 +176,21 @@ def run_train(options: argparse.Namespace) -> None:
     from .run import train
     from .run_setup import TrainOptions
 
-    known = {key: value for key, value in vars(options).items() if key not in ("verb", "jobs")}
-    train(TrainOptions(**known, jobs=options.jobs or available_cores()))
+    values = {key: value for key, value in vars(options).items() if key not in ("verb", "jobs")}
+    train(TrainOptions(**values, jobs=options.jobs or available_cores()))
 
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """`evaluate`."""
     from .evaluate import DIALS, EvaluateOptions, evaluate
 
+    # What argparse cannot say.
     if options.qualities and options.indices:
         raise ValueError("give --qualities or --indices, not both")
     if options.rates and len(options.rates) != 2:
         raise ValueError(f"--rates is LOW,HIGH in bpp, found {len(options.rates)} numbers")
+
+    # Options left out keep the measurement's own defaults.
     evaluate(
         EvaluateOptions(
             models=options.models,
@@ -192,11 +213,13 @@ def run_export(options: argparse.Namespace) -> None:
     """`export`."""
     from .export import ExportOptions, export
 
+    # A run's folder gives its model the name.
+    folder = options.out or options.run / "export"
     entry = export(
         ExportOptions(
             run=options.run,
             name=options.name or options.run.resolve().name,
-            out=options.out or options.run / "export",
+            out=folder,
             images=options.images,
             licence=options.licence,
             install=options.install,
@@ -204,7 +227,9 @@ def run_export(options: argparse.Namespace) -> None:
             jobs=options.jobs,
         )
     )
-    path = (options.out or options.run / "export") / entry.file
+
+    # What was made, and how to use it.
+    path = folder / entry.file
     print(f"{path}: {entry.bytes} bytes, id {entry.id}")
     if not options.install:
         print(

@@ -1,10 +1,10 @@
 """Checkpoints: all that a run needs to go on.
 
-Invariant: a crash at any moment leaves a whole checkpoint behind, this one or the one before. One checkpoint is one uncompressed tar (weights and moving average as safetensors, the rest as a
-torch file read back with `weights_only=True`), stored as one file or cut into parts.
-`checkpoint.json` lists the parts with their SHA-256; renaming it into place is what makes a
-checkpoint exist. Older parts are removed after that. This module knows neither the recipe nor what
-`extra` means.
+Invariant: a crash at any moment leaves a whole checkpoint behind, this one or the one before. One
+checkpoint is one uncompressed tar (weights and moving average as safetensors, the rest as a torch
+file read back with `weights_only=True`), stored as one file or cut into parts. `checkpoint.json`
+lists the parts with their SHA-256; renaming it into place is what makes a checkpoint exist. Older
+parts are removed after that. This module knows neither the recipe nor what `extra` means.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ class RunState:
     """What a checkpoint holds beside the networks."""
 
     optimizer: dict[str, Any]
-    """Its state. Not asked of the step when saving: every rank has a part, only the first writes."""
+    """Not asked of the step by `save`: every rank has a part of it, and only the first writes."""
 
     progress: Progress
     extra: dict[str, Any]  # plain values and tensors of the caller's

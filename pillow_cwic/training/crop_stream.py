@@ -1,7 +1,8 @@
 """Training on sets larger than memory: pictures decoded on the fly by torch's DataLoader.
 
-Item number i of the stream is a function of (seed, i) alone, whatever the number of workers, so a
-resumed run sees exactly the crops that the uninterrupted run would have seen.
+Invariant: item number i of the stream is a function of (seed, i) alone, whatever the number of
+workers, so a resumed run sees exactly the crops that the uninterrupted run would have seen. This
+module knows pixels, no networks.
 """
 
 import math
@@ -24,10 +25,15 @@ ATTEMPTS = 20
 
 
 class CropStream(Dataset[Tensor]):
-    """An endless sequence of groups of crops, uint8 [CROPS_PER_PICTURE,3,crop,crop], by random access."""
+    """An endless sequence of groups of crops, by random access.
+
+    A group is uint8 [CROPS_PER_PICTURE,3,crop,crop].
+    """
 
     def __init__(self, chosen: list[Picture], recipe: DataRecipe, seed: int) -> None:
-        self.chosen, self.recipe, self.seed = chosen, recipe, seed
+        self.chosen = chosen
+        self.recipe = recipe
+        self.seed = seed
         chance = np.array([p.width * p.height for p in chosen], float) ** recipe.area_power
         self.chance = chance / chance.sum()
 
@@ -50,9 +56,8 @@ class CropStream(Dataset[Tensor]):
         else:
             span = side
         top, left = (int(random.integers(n - span + 1)) for n in pixels.shape[:2])
-        window = torch.from_numpy(pixels[top : top + span, left : left + span].copy()).permute(
-            2, 0, 1
-        )  # [3,span,span]
+        square = pixels[top : top + span, left : left + span].copy()
+        window = torch.from_numpy(square).permute(2, 0, 1)  # [3,span,span]
         if span == side:
             return window
         resized = torch.nn.functional.interpolate(window[None].float(), side, mode="area")
@@ -65,14 +70,17 @@ class StreamPool:
     def __init__(
         self, stream: CropStream, device: torch.device, jobs: int, first_step: int
     ) -> None:
-        self.stream, self.batch = stream, stream.recipe.batch
+        self.stream = stream
+        self.batch = stream.recipe.batch
         self.groups = math.ceil(self.batch / CROPS_PER_PICTURE)
         side = stream.recipe.crop
         self.buffer = torch.zeros(self.batch, 3, side, side, dtype=torch.uint8, device=device)
+
+        # Workers decode ahead of the steps.
         loader = DataLoader(
             stream,
             batch_size=self.groups,
-            sampler=_From(first_step * self.groups),
+            sampler=_CountingSampler(first_step * self.groups),
             num_workers=jobs,
             pin_memory=device.type == "cuda",
             multiprocessing_context="spawn" if jobs else None,
@@ -90,7 +98,7 @@ class StreamPool:
         return augment(self.buffer.float() / 255).contiguous(memory_format=torch.channels_last)
 
 
-class _From(torch.utils.data.Sampler[int]):
+class _CountingSampler(torch.utils.data.Sampler[int]):
     """first, first + 1, first + 2, ... without end."""
 
     def __init__(self, first: int) -> None:

@@ -1,9 +1,10 @@
 """Rate-distortion curves: means over pictures, published anchors, Bjontegaard-delta rates, plots.
 
-A curve's points are means over all pictures at one setting, as papers give them; MS-SSIM is
-averaged first and then turned into decibels.
+A curve's points are means over all pictures at one setting, as papers give them. Invariant: MS-SSIM
+is averaged first and then turned into decibels. This module knows numbers, no pictures.
 """
 
+import io
 import json
 import math
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..runtime.files import write_atomically
 from .measures import Result, ms_ssim_decibels
 
 METRICS = {"psnr": "PSNR, dB", "ssim": "SSIM", "ms_ssim_db": "MS-SSIM, dB"}
@@ -35,8 +37,11 @@ class Curve:
     name: str
     points: tuple[CurvePoint, ...]
 
-    def known(self, metric: str) -> list[tuple[float, float]]:
-        """(bpp, value) where the metric is known and rises with the rate, as interpolation needs it."""
+    def rising_points(self, metric: str) -> list[tuple[float, float]]:
+        """(bpp, value) where the metric is known and rises with the rate.
+
+        Interpolation needs it so.
+        """
         rising: list[tuple[float, float]] = []
         for point in self.points:
             value = getattr(point, metric)
@@ -51,10 +56,10 @@ class Curve:
 
         None outside the curve.
         """
-        known = self.known(metric)
-        if len(known) < 2 or not known[0][0] <= bpp <= known[-1][0]:
+        points = self.rising_points(metric)
+        if len(points) < 2 or not points[0][0] <= bpp <= points[-1][0]:
             return None
-        rates, values = zip(*known, strict=True)
+        rates, values = zip(*points, strict=True)
         return float(interpolator(np.log(rates), values)(math.log(bpp)))
 
 
@@ -86,49 +91,55 @@ def _mean(rows: list[Result]) -> CurvePoint:
 
 
 def load_anchors(path: Path) -> list[Curve]:
-    """Published curves from JSON: {"curves": [{"name": ..., "points": [{"bpp": ..., "psnr": ...}, ...]}, ...]}.
+    """Published curves from JSON, their points by rising rate.
 
-    ValueError names what is wrong.
+    {"curves": [{"name": ..., "points": [{"bpp": ..., "psnr": ...}, ...]}, ...]}, the metrics named
+    as in `CurvePoint`. ValueError names what is wrong.
     """
+    curves = []
     try:
         document = json.loads(path.read_text("utf-8"))
-        return [
-            Curve(
-                curve["name"],
-                tuple(
-                    sorted((CurvePoint(**point) for point in curve["points"]), key=lambda p: p.bpp)
-                ),
-            )
-            for curve in document["curves"]
-        ]
+        for curve in document["curves"]:
+            points = [CurvePoint(**point) for point in curve["points"]]
+            curves.append(Curve(curve["name"], tuple(sorted(points, key=lambda p: p.bpp))))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"anchors {path}: expected curves with name and points (bpp, psnr, ssim, ms_ssim_db): "
             f"{error}"
         ) from None
+    return curves
 
 
 def bd_rate(
     anchor: Curve, test: Curve, metric: str, rates: tuple[float, float] | None = None
 ) -> float | None:
-    """Bjontegaard-delta rate: by how many percent `test` needs more (less: negative) rate than `anchor` on average.
+    """Bjontegaard-delta rate: by how many percent `test` needs more rate than `anchor` on average.
 
-    Mean difference of log rate over the common range of the metric (VCEG-M33), with PCHIP instead
-    of a cubic, as later practice has it. `rates`: use only what the anchor reaches within these
-    bpp. None if the curves do not overlap.
+    Negative where it needs less. Mean difference of log rate over the common range of the metric
+    (VCEG-M33), with PCHIP instead of a cubic, as later practice has it. `rates`: use only what the
+    anchor reaches within these bpp. None if the curves do not overlap.
     """
-    first, second = anchor.known(metric), test.known(metric)
-    if min(len(first), len(second)) < 2:
+    of_anchor = anchor.rising_points(metric)
+    of_test = test.rising_points(metric)
+    if min(len(of_anchor), len(of_test)) < 2:
         return None
-    low, high = max(first[0][1], second[0][1]), min(first[-1][1], second[-1][1])
+
+    # The range of the metric that both curves reach, and the anchor within `rates`.
+    low = max(of_anchor[0][1], of_test[0][1])
+    high = min(of_anchor[-1][1], of_test[-1][1])
     if rates is not None:
-        within = [anchor.at_rate(metric, min(max(bpp, first[0][0]), first[-1][0])) for bpp in rates]
-        low, high = max(low, within[0] or low), min(high, within[1] or high)
+        slowest = of_anchor[0][0]
+        fastest = of_anchor[-1][0]
+        limits = [anchor.at_rate(metric, min(max(bpp, slowest), fastest)) for bpp in rates]
+        low = max(low, limits[0] or low)
+        high = min(high, limits[1] or high)
     if high <= low:
         return None
+
+    # Mean log rate over that range.
     means = []
-    for known in (first, second):
-        bpp, values = zip(*known, strict=True)
+    for points in (of_anchor, of_test):
+        bpp, values = zip(*points, strict=True)
         means.append(float(interpolator(values, np.log(bpp)).integrate(low, high)) / (high - low))
     return 100 * (math.exp(means[1] - means[0]) - 1)
 
@@ -138,27 +149,40 @@ def draw_rates(curves: list[Curve], anchors: list[Curve], path: Path) -> None:
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    shown = [metric for metric in METRICS if any(len(c.known(metric)) > 1 for c in curves)]
+    shown = [metric for metric in METRICS if any(len(c.rising_points(metric)) > 1 for c in curves)]
     figure = Figure(figsize=(6.2 * len(shown), 5.5), layout="constrained")
-    for axis, metric in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+    axes = figure.subplots(1, len(shown), squeeze=False)[0]
+    rate_limit = min(1.6, max(p.bpp for c in curves for p in c.points) * 1.05)
+
+    for axis, metric in zip(axes, shown, strict=True):
+        # A curve has the same colour on every axis.
         for number, curve in enumerate((*curves, *anchors)):
-            known = [
-                (p.bpp, getattr(p, metric)) for p in curve.points if getattr(p, metric) is not None
-            ]
-            if known:
-                style = (
-                    {"marker": "o"} if number < len(curves) else {"marker": "x", "linestyle": "--"}
-                )
-                colour = colormaps["tab20"](number % 20)
+            measured = [p for p in curve.points if getattr(p, metric) is not None]
+            if measured:
+                style = {"marker": "o", "linestyle": "-"}
+                if number >= len(curves):
+                    style = {"marker": "x", "linestyle": "--"}
                 axis.plot(
-                    *zip(*known, strict=True), label=curve.name, color=colour, markersize=4, **style
+                    [p.bpp for p in measured],
+                    [getattr(p, metric) for p in measured],
+                    label=curve.name,
+                    color=colormaps["tab20"](number % 20),
+                    markersize=4,
+                    **style,
                 )
-        axis.set_xlim(0, min(1.6, max(p.bpp for c in curves for p in c.points) * 1.05))
+        axis.set_xlim(0, rate_limit)
         axis.set_xlabel("bits per pixel")
         axis.set_title(METRICS[metric])
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    figure.savefig(path, dpi=110)
+    write_figure(figure, path)
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """A matplotlib figure as a picture file; the extension names the format."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix.removeprefix("."), dpi=110)
+    write_atomically(path, buffer.getvalue())
 
 
 def rate_table(curves: list[Curve], rates: Iterable[float]) -> str:

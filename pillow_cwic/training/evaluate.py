@@ -1,9 +1,10 @@
 """`evaluate`: rate-distortion of models by real files, with Pillow's codecs in the same run.
 
-Every number comes from a file that was written, measured in bytes, and decoded again through the
-public functions.
+Invariant: every number comes from a file that was encoded, measured in bytes, and decoded again
+through the public functions. This module knows nothing of how a model was trained.
 """
 
+import io
 import json
 import multiprocessing
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 import pillow_cwic
 
+from ..runtime.files import write_atomically
 from ..tools.rivals import RIVALS
 from .curves import (
     Curve,
@@ -27,10 +29,12 @@ from .curves import (
     point_table,
     rate_table,
 )
-from .measures import Result, compared, measure
+from .measures import Result, Trial, compare_trial, measure
 from .pictures import Picture, find
 
 TABLE_RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
+"""Bits per pixel at which the curves are interpolated."""
+
 DIALS = (0.0, 0.16, 0.32, 0.48, 0.64, 0.8, 1.0)
 """Qualities that are measured where none are asked for."""
 
@@ -70,35 +74,42 @@ class Job:
 def evaluate(options: EvaluateOptions) -> list[Curve]:
     """Measure, write rd.json, rd.md and rd.png into `out`, print the tables.
 
-    The curves are returned, models first.
-
-    ValueError for unknown codecs, qualities out of range or a folder without pictures.
+    The curves are returned, models first. ValueError for unknown codecs, qualities out of range or
+    a folder without pictures.
     """
+    # Measuring takes long: what is wrong is said first.
     pictures = find(options.images)
     if not pictures:
         raise ValueError(f"no pictures in {', '.join(options.images)}")
+    check_options(options)
+    earlier = [result for path in options.beside for result in read_results(path, pictures)]
+
+    # What was measured now replaces what an earlier evaluation says of the same codec.
+    results = list(measure_all(options, pictures))
+    measured = {result.codec for result in results}
+    results += [result for result in earlier if result.codec not in measured]
+    curves = mean_curves(results)
+    anchors = [curve for path in options.anchors for curve in load_anchors(path)]
+
+    # The figures first, then what is made of them.
+    options.out.mkdir(parents=True, exist_ok=True)
+    write_results(options.out / "rd.json", results)
+    report = text_report(options, curves, anchors, len(pictures))
+    write_atomically(options.out / "rd.md", report.encode())
+    draw_rates(curves, anchors, options.out / "rd.png")
+    print(report)
+    return curves
+
+
+def check_options(options: EvaluateOptions) -> None:
+    """ValueError for codecs, qualities or quality indices that there are not."""
     unknown = sorted(set(options.codecs) - set(RIVALS))
     if unknown:
         raise ValueError(f"unknown codec {', '.join(unknown)}; known are {', '.join(RIVALS)}")
     if not all(0 <= quality <= 1 for quality in options.qualities):
         raise ValueError(f"qualities are 0..1, found {', '.join(map(str, options.qualities))}")
     for model in options.models:
-        dials(options, model)  # wrong ones are found before the work
-    earlier = [result for path in options.beside for result in read_results(path, pictures)]
-    results = list(measure_all(options, pictures))
-    measured = {result.codec for result in results}
-    results += [result for result in earlier if result.codec not in measured]
-    curves, anchors = (
-        mean_curves(results),
-        [c for path in options.anchors for c in load_anchors(path)],
-    )
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_results(options.out / "rd.json", results)
-    report = text_report(options, curves, anchors, len(pictures))
-    (options.out / "rd.md").write_text(report, encoding="utf-8")
-    draw_rates(curves, anchors, options.out / "rd.png")
-    print(report)
-    return curves
+        dials(options, model)
 
 
 def measure_all(options: EvaluateOptions, pictures: list[Picture]) -> Iterator[Result]:
@@ -107,16 +118,18 @@ def measure_all(options: EvaluateOptions, pictures: list[Picture]) -> Iterator[R
     rivals = [codec for codec in options.codecs if RIVALS[codec].available]
     jobs = [Job(picture, model, options, effort) for model, effort in runs for picture in pictures]
     jobs += [Job(picture, codec, options) for codec in rivals for picture in pictures]
+
     with tqdm(total=len(jobs), desc="evaluating", unit="picture", leave=False, disable=None) as bar:
         if options.jobs <= 1:
             for job in jobs:
-                yield from work(job)
+                yield from measure_job(job)
                 bar.update()
             return
-        with ProcessPoolExecutor(
-            options.jobs, mp_context=multiprocessing.get_context("spawn")
-        ) as pool:
-            for results in pool.map(work, jobs):
+
+        # Spawned, not forked: a forked child of a process that used torch can hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
+            for results in pool.map(measure_job, jobs):
                 yield from results
                 bar.update()
 
@@ -127,7 +140,7 @@ def write_results(path: Path, results: list[Result]) -> None:
         json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(r).items()})
         for r in results
     ]
-    path.write_text('{"results": [\n' + ",\n".join(rows) + "\n]}\n", encoding="utf-8")
+    write_atomically(path, ('{"results": [\n' + ",\n".join(rows) + "\n]}\n").encode())
 
 
 def read_results(path: Path, pictures: list[Picture]) -> list[Result]:
@@ -144,30 +157,30 @@ def read_results(path: Path, pictures: list[Picture]) -> list[Result]:
     return results
 
 
-def work(job: Job) -> list[Result]:
+def measure_job(job: Job) -> list[Result]:
     """One job's results."""
-    import io
-
     import torch
 
+    # Processes beside each other would wait for each other's threads.
     if job.options.jobs > 1:
         torch.set_num_threads(1)
+
     with Image.open(io.BytesIO(job.picture.read())) as image:
         pixels = np.asarray(image.convert("RGB"))
     if job.codec in job.options.codecs:
         return list(measure(job.codec, job.picture.name, pixels))
+
+    # A model at each of its settings.
     device = job.options.device
+    name = title(job.codec, job.effort)
     results = []
     for setting, quality in enumerate(dials(job.options, job.codec)):
         data = pillow_cwic.encode(
             pixels, quality=quality, effort=job.effort, model=job.codec, device=device
         )
         decoded = pillow_cwic.decode(data, device=device)
-        results.append(
-            compared(
-                title(job.codec, job.effort), setting, job.picture.name, pixels, decoded, len(data)
-            )
-        )
+        trial = Trial(name, setting, job.picture.name)
+        results.append(compare_trial(trial, pixels, decoded, len(data)))
     return results
 
 
@@ -177,13 +190,13 @@ def dials(options: EvaluateOptions, model: str) -> tuple[float, ...]:
         return options.qualities
     last = pillow_cwic.model_info(model).quality_count - 1
     if not all(0 <= index <= last for index in options.indices):
-        asked = ", ".join(map(str, options.indices))
-        raise ValueError(f"quality indices of {model} are 0..{last}, found {asked}")
+        found = ", ".join(map(str, options.indices))
+        raise ValueError(f"quality indices of {model} are 0..{last}, found {found}")
     return tuple(index / max(1, last) for index in options.indices)
 
 
 def title(model: str, effort: int) -> str:
-    """A model's name in tables: its file's name if it was given as a path, and what effort its files took."""
+    """A model's name in tables, with the effort of its files; of a path the file's name."""
     name = Path(model).stem if model.endswith(".safetensors") else model
     return f"{name} effort {effort}" if effort else name
 
@@ -192,25 +205,28 @@ def text_report(
     options: EvaluateOptions, curves: list[Curve], anchors: list[Curve], count: int
 ) -> str:
     """The tables as Markdown."""
+    # The points of each model as they are.
     models = {title(model, effort) for model in options.models for effort in options.efforts}
     tests = [curve for curve in curves if curve.name in models]
     sources = ", ".join(Path(source).name for source in options.images)
-    parts = [
+    paragraphs = [
         f"Means over {count} pictures ({sources}); bpp by file size; PSNR / SSIM (luma) / MS-SSIM "
         "in dB.",
         "",
     ]
     for curve in tests:
-        parts += [f"**{curve.name}**", "", point_table(curve), ""]
-    parts += ["Interpolated at fixed rates:", "", rate_table([*curves, *anchors], TABLE_RATES), ""]
-    span = (
-        "all rates that both curves reach"
-        if options.rates is None
-        else "{:g}-{:g} bpp".format(*options.rates)
-    )
-    parts += [
+        paragraphs += [f"**{curve.name}**", "", point_table(curve), ""]
+
+    # All curves at the same rates, and what one costs against the other.
+    everything = [*curves, *anchors]
+    paragraphs += ["Interpolated at fixed rates:", "", rate_table(everything, TABLE_RATES), ""]
+    span = "all rates that both curves reach"
+    if options.rates is not None:
+        span = "{:g}-{:g} bpp".format(*options.rates)
+    paragraphs += [
         f"Bjontegaard-delta rates over {span}; negative: fewer bits for the same quality.",
         "",
+        delta_table(tests, everything, options.rates),
+        "",
     ]
-    parts += [delta_table(tests, [*curves, *anchors], options.rates), ""]
-    return "\n".join(parts)
+    return "\n".join(paragraphs)

@@ -1,7 +1,11 @@
-"""`export`: a run -> a model that others can use: weights file, manifest entry, rate-distortion table, model card."""
+"""`export`: a run -> a model that others can use.
+
+That is a weights file, its manifest entry, a rate-distortion table and a model card. Invariant:
+what is written down of a model comes from the run's own records or was measured on its files. This
+module knows no training.
+"""
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,9 @@ from .recipe import Recipe
 CALIBRATION_POINTS = 9
 """Quality indices that are measured for the manifest, evenly spaced over the model's."""
 
+PUBLISHED_FACTS = ("recipe", "training_data", "device", "steps", "minutes")
+"""What the manifest repeats of run.json."""
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -38,22 +45,28 @@ class ExportOptions:
 
 
 def export(options: ExportOptions) -> manifest.Entry:
-    """Write NAME.safetensors, NAME.md, manifest.json (and rd.*) into `out` -> the model's manifest entry.
+    """Write a run's model into `out` -> its manifest entry.
 
-    OSError if the run has no weights, WeightsError if its integer form breaks the accumulator
-    bound, ValueError for a name that the manifest does not allow.
+    NAME.safetensors, NAME.md, NAME.toml, manifest.json and, with pictures, rd.*. OSError if the run
+    has no weights, WeightsError if its integer form breaks the accumulator bound, ValueError for a
+    name that the manifest does not allow.
     """
+    # The weights file, by which the model is named and measured.
     recipe = recipes.load(options.run / "recipe.toml")
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / f"{options.name}.safetensors"
     sha256 = export_weights(load_joint(options.run, recipe), path)
-    facts = read_facts(options.run)
+
+    # What its qualities are worth.
     indices = calibration_indices(recipe.model)
-    curve = calibrate(options, path, recipe.model, indices) if options.images else None
+    curve = calibrate(options, path, indices) if options.images else None
     quality = [
         {"index": index, "bpp": round(point.bpp, 5), "psnr": round(point.psnr or 0.0, 3)}
         for index, point in zip(indices, curve.points if curve else (), strict=False)
     ]
+
+    # The manifest's entry is checked as it is read: nothing is written that cannot be read.
+    facts = read_facts(options.run)
     entry = {
         "name": options.name,
         "file": path.name,
@@ -63,17 +76,15 @@ def export(options: ExportOptions) -> manifest.Entry:
         "config": json.loads(recipe.model.to_json()),
         "quality": quality,
         "licence": options.licence,
-        "training": {
-            key: facts[key]
-            for key in ("recipe", "training_data", "device", "steps", "minutes")
-            if key in facts
-        },
+        "training": {key: facts[key] for key in PUBLISHED_FACTS if key in facts},
     }
     checked = add_to_manifest(options.out / "manifest.json", entry)
+
+    # What people read.
     table = (options.out / "rd.md").read_text("utf-8") if curve else "Not measured.\n"
     card = model_card(checked, recipe, facts, table)
     write_atomically(options.out / f"{options.name}.md", card.encode())
-    shutil.copyfile(options.run / "recipe.toml", options.out / f"{options.name}.toml")
+    write_atomically(options.out / f"{options.name}.toml", recipe.text.encode())
     if options.install:
         catalogue.add(str(options.out / "manifest.json"))
     return checked
@@ -109,7 +120,7 @@ def calibration_indices(config: ModelConfig) -> list[int]:
     return sorted({round(last * k / (CALIBRATION_POINTS - 1)) for k in range(CALIBRATION_POINTS)})
 
 
-def calibrate(options: ExportOptions, path: Path, config: ModelConfig, indices: list[int]) -> Curve:
+def calibrate(options: ExportOptions, path: Path, indices: list[int]) -> Curve:
     """Rate and quality by real files at the given indices, beside Pillow's codecs.
 
     Writes rd.* into `out`.
@@ -128,13 +139,15 @@ def calibrate(options: ExportOptions, path: Path, config: ModelConfig, indices: 
 
 
 def add_to_manifest(path: Path, entry: dict[str, Any]) -> manifest.Entry:
-    """Put an entry into the manifest at `path` (created if missing), in place of one with the same name."""
+    """Put an entry into the manifest at `path`, in place of one with the same name.
+
+    The file is created if it is missing. ValueError for an entry that breaks the manifest's rules.
+    """
     document: dict[str, Any] = {"schema": manifest.SCHEMA, "models": []}
     if path.is_file():
         document = json.loads(path.read_text("utf-8"))
-    document["models"] = [
-        model for model in document["models"] if model["name"] != entry["name"]
-    ] + [entry]
+    others = [model for model in document["models"] if model["name"] != entry["name"]]
+    document["models"] = [*others, entry]
     data = json.dumps(document, indent=1).encode()
     checked = manifest.parse(data, str(path.absolute())).by_name(entry["name"])
     if checked is None:
@@ -144,8 +157,15 @@ def add_to_manifest(path: Path, entry: dict[str, Any]) -> manifest.Entry:
 
 
 def model_card(entry: manifest.Entry, recipe: Recipe, facts: dict[str, Any], table: str) -> str:
-    """The model card as Markdown: what it is, how it was made, what it reaches, what may be done with it."""
-    known = {
+    """The model card as Markdown.
+
+    What it is, how it was made, what it reaches, what may be done with it.
+    """
+    # Models that came without records have a card as well.
+    time = "not recorded"
+    if "minutes" in facts:
+        time = f"{facts['minutes']} minutes, {facts['steps']} steps"
+    properties = {
         "Id": entry.id,
         "File": f"{entry.file}, {entry.bytes} bytes, SHA-256 {entry.sha256}",
         "Licence": entry.licence,
@@ -153,15 +173,17 @@ def model_card(entry: manifest.Entry, recipe: Recipe, facts: dict[str, Any], tab
         "Training data": facts.get("training_data", "not recorded"),
         "Started from": facts.get("started_from", "random weights"),
         "Hardware": facts.get("device", "not recorded"),
-        "Time": f"{facts['minutes']} minutes, {facts['steps']} steps"
-        if "minutes" in facts
-        else "not recorded",
+        "Time": time,
         "Steps that were not finite": facts.get("skipped_steps", "not recorded"),
         "Parameters in training": facts.get("parameters", "not recorded"),
         "PyTorch": facts.get("torch", "not recorded"),
         "Date": facts.get("started", "not recorded"),
     }
-    lines = [f"# {entry.name}", "", *(f"- {key}: {value}" for key, value in known.items()), ""]
+
+    # From what it is to how to make it again.
+    lines = [f"# {entry.name}", ""]
+    lines += [f"- {key}: {value}" for key, value in properties.items()]
+    lines += [""]
     lines += ["## What it reaches", "", table.rstrip(), ""]
     lines += ["## The recipe", "", "```toml", recipe.text.rstrip(), "```", ""]
     return "\n".join(lines)

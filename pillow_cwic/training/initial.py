@@ -1,8 +1,9 @@
-"""Where a model of integer codes starts: its linear shortcuts become the principal components of 16x16 blocks.
+"""Where a model of integer codes starts: as a transform codec.
 
-Encoder and decoder each have a linear block transform beside the trunk. Begun with the pictures'
-own principal components and a silent trunk, the codec is a transform codec from the first step, and
-training improves on that; begun at random, it needs most of a short run to get there.
+Encoder and decoder each have a linear block transform beside the trunk. It is begun with the
+principal components of the pictures' own 16x16 blocks, the trunk silent; training improves on that
+instead of having to find it first. Invariant: the weights depend on nothing but the crops. This
+module takes no training step.
 """
 
 import math
@@ -24,7 +25,10 @@ POSITIONS = 20_000
 """Blocks from which the components are estimated, at least."""
 
 CENTRE = 1.5
-"""What the hidden unit that carries the quality holds at the middle one: it must stay within [0, 4)."""
+"""What the hidden unit that carries the quality holds at the middle one.
+
+At the lowest and the highest it must stay within [0, 4).
+"""
 
 
 def blocks_of(pictures: Tensor) -> Tensor:
@@ -38,21 +42,28 @@ def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
 
     Says what it did, for the records.
     """
+    # The principal components of enough blocks, the strongest first.
     config = joint.config
+    n = config.channels
     blocks: list[Tensor] = []
     while sum(map(len, blocks)) < POSITIONS:
         blocks.append(blocks_of(draw() * 2 - 1))
     values = torch.cat(blocks).double()  # [positions,3*GRID^2]
-    mean, n = values.mean(0), config.channels
+    mean = values.mean(0)
     centred = values - mean
     variance, components = torch.linalg.eigh(centred.t() @ centred / len(centred))
-    variance, components = variance.flip(0)[:n].clamp(min=1e-6), components.flip(1)[:, :n]
+    variance = variance.flip(0)[:n].clamp(min=1e-6)
+    components = components.flip(1)[:, :n]  # [3*GRID^2,n]
+
     # At high rates a step of d (in 8-bit values) makes an error of d^2 / 12, and one more bit per
     # code quarters that: lambda weighs one against the other at d = sqrt(36 / (2 ln 2 lambda)).
     middle = math.sqrt(config.lambda_min * config.lambda_max)
     step_size = math.sqrt(36 / (2 * math.log(2) * middle)) / 127.5  # of pixels in [-1, 1]
     unit = FIRST_GAIN * step_size  # of a code before its gain
-    encoder, decoder = joint.encoder, joint.decoder
+
+    # There and back through the components; all that stands beside them is silent.
+    encoder = joint.encoder
+    decoder = joint.decoder
     encoder.shortcut.weight.copy_((components.t() / unit)[:, :, None, None])
     encoder.shortcut.bias.copy_(-(mean @ components) / unit)  # type: ignore[union-attr]
     decoder.shortcut.weight.copy_((components * unit)[:, :, None, None])
@@ -60,6 +71,8 @@ def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
     for layer in (encoder.codes, decoder.out, decoder.shortcut_eighth):
         layer.weight.zero_()
         layer.bias.zero_()  # type: ignore[union-attr]
+
+    # Each channel's distribution is as wide as its codes are.
     spread = (centred @ components).abs().mean(0) / unit * FIRST_GAIN  # [n], at the middle quality
     for step in joint.planes.step:
         _start_step(step, (spread / (2 * math.log(2))).log().float())  # type: ignore[arg-type]
@@ -71,10 +84,12 @@ def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
 
 
 def _start_step(network: StepNetwork, log_s: Tensor) -> None:
-    """Every channel's own distribution, whatever is known: mean 0, log of the scale `log_s` [n] at the middle quality.
+    """Every channel's own distribution, whatever is known of other codes.
 
-    Hidden unit 0 carries the quality through all layers, because scales grow with the gain.
+    Its mean is 0, the log of its scale is `log_s` [n] at the middle quality. Hidden unit 0 carries
+    the quality through all layers, because scales grow with the gain.
     """
+    # Hidden unit 0 begins with the quality and nothing else ...
     n = len(log_s)
     qualities = len(network.quality.weight)
     network.quality.weight[:, 0] = torch.linspace(-1, 1, qualities) + CENTRE
@@ -89,10 +104,14 @@ def _start_step(network: StepNetwork, log_s: Tensor) -> None:
         layer.weight[0] = 0
         if layer.bias is not None:
             layer.bias[0] = 0
+
+    # ... and goes through all layers as it is.
     for layer in (network.depth1, network.depth2):
         layer.weight[0, 0, 1, 1] = 1
     for layer in (network.mid1, network.mid2):
         layer.weight[0, 0] = 1
+
+    # Scales come from it alone, means are 0.
     middle = (log_s - FIRST_LOG_SCALE) * OUTPUTS_PER_LOG - SCALES / 2 / (1 << OUTPUT_BITS)
     slope = GAIN_SLOPE * OUTPUTS_PER_LOG
     network.out.weight.zero_()

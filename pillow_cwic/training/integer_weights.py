@@ -1,8 +1,8 @@
 """The trained entropy networks -> integer tensors of a weights file (docs/format.md, section 5).
 
-Weights go to a grid of 2^-8 and biases to 2^-13, the units of `integer_layer`. Rounding happens in
-float64 and the tables in decimal arithmetic, so that an export gives the same file on every
-machine.
+Weights go to a grid of 2^-8 and biases to 2^-13, the units of `entropy.integer_layer`. Invariant:
+an export gives the same file on every machine, so rounding happens in float64 and the tables in
+decimal arithmetic. This module knows weights, no pictures.
 """
 
 import os
@@ -24,12 +24,14 @@ from .joint_codec import JointCodec
 from .map_network import MapNetwork
 
 SUM_BITS = WEIGHT_BITS + ACTIVATION_BITS
+"""Fraction bits of a bias, as of the sum of products that it is added to."""
 
 
 def probability_table() -> Tensor:
-    """P(bit = 1) * 65536 for every logit -128..128 in steps of 1/16, uint16 [257], clipped to 32..65504.
+    """P(bit = 1) * 65536 for every logit -128..128 in steps of 1/16, uint16 [257].
 
-    `Decimal.exp` is correctly rounded; `math.exp` differs between C libraries.
+    Clipped to 32..65504. `Decimal.exp` is correctly rounded; `math.exp` differs between C
+    libraries.
     """
     values = []
     for v in range(-LOGIT_MAX, LOGIT_MAX + 1):
@@ -49,12 +51,15 @@ def on_grid(x: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
     return scaled.to(dtype).contiguous()
 
 
-def rows(weight: Tensor) -> Tensor:
-    """Convolution weight [out,in,kh,kw] -> matrix [kh*kw*in,out] in the order of `neighbourhood.patches`."""
+def as_matrix(weight: Tensor) -> Tensor:
+    """Convolution weight [out,in,kh,kw] -> matrix [kh*kw*in,out].
+
+    Its rows are in the order in which `entropy.neighbourhood` lays out the inputs.
+    """
     return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
 
 
-def layer(name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+def layer_tensors(name: str, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
     """The two tensors of one integer layer from a matrix [in,out] and a bias [...,out]."""
     return {
         f"entropy.{name}.weight": on_grid(weight, WEIGHT_BITS, torch.int16),
@@ -67,33 +72,33 @@ def quantize_map(net: MapNetwork) -> dict[str, Tensor]:
 
     Conv1's bias has one row per quality index and stage.
     """
-    bias1 = net.conv1.bias + net.quality.weight[:, None] + net.stage.weight  # type: ignore[operator]  # [Q,7,width]
-    out = {
-        "entropy.maps.coarsest": on_grid(net.coarsest.weight, LOGIT_BITS, torch.int16).clamp(
-            -LOGIT_MAX, LOGIT_MAX
-        )
-    }
-    out |= layer("maps.conv1", rows(net.conv1.weight), bias1)
+    bias1 = net.conv1.bias + net.quality.weight[:, None]  # type: ignore[operator]  # [Q,1,width]
+    bias1 = bias1 + net.stage.weight  # [Q,7,width]
+    coarsest = on_grid(net.coarsest.weight, LOGIT_BITS, torch.int16)
+    out = {"entropy.maps.coarsest": coarsest.clamp(-LOGIT_MAX, LOGIT_MAX)}
+    out |= layer_tensors("maps.conv1", as_matrix(net.conv1.weight), bias1)
     for name in ("conv2", "conv3", "out"):
         conv = getattr(net, name)
-        out |= layer(f"maps.{name}", rows(conv.weight), conv.bias)
+        out |= layer_tensors(f"maps.{name}", as_matrix(conv.weight), conv.bias)
     return out
 
 
 @cache
 def logistic_table(ladder: int) -> Tensor:
-    """P(x > mean + d/16) in units of 2^-30 for every scale index and distance d, int32 [SCALES,table_size].
+    """P(x > mean + d/16) in units of 2^-30, int32 [SCALES,table_size].
 
-    In decimal arithmetic, so that every machine makes the same table: each row is a geometric
-    series of exp(-1/16s).
+    One row for every scale index, one column for every distance d. In decimal arithmetic, so that
+    every machine makes the same table: each row is a geometric series of exp(-1/16s).
     """
-    size, table = table_size(ladder), []
+    size = table_size(ladder)
+    span = Decimal(LAST_LOG_SCALE - FIRST_LOG_SCALE)
+    table = []
     with localcontext() as context:
-        context.prec = 40
+        context.prec = 40  # far beyond the 30 bits of an entry
         for index in range(SCALES):
-            span = Decimal(LAST_LOG_SCALE - FIRST_LOG_SCALE)
             scale = (FIRST_LOG_SCALE + span * index / (SCALES - 1)).exp()
-            ratio, power = (-1 / (UNIT * scale)).exp(), Decimal(1)  # exp(-d / 16s)
+            ratio = (-1 / (UNIT * scale)).exp()
+            power = Decimal(1)  # exp(-d / 16s)
             row = []
             for _ in range(size):
                 row.append(int((2**TABLE_BITS * power / (1 + power)).to_integral_value()))
@@ -104,20 +109,30 @@ def logistic_table(ladder: int) -> Tensor:
 
 def quantize_step(net: StepNetwork, step: int) -> dict[str, Tensor]:
     """Integer tensors of one step; the first knows no codes."""
+    # The first layer's inputs as the coder looks them up: level, place, map, known codes.
     name = f"planes.{step}"
-    parts = [net.level.weight, net.cell.weight, net.map_out.weight[:, :, 0, 0].t()]
-    parts += [net.known.weight[:, :, 0, 0].t()] if step else []
-    out = layer(f"{name}.hidden", torch.cat(parts), net.quality.weight + net.known.bias)  # type: ignore[operator]
-    for which in ("depth1", "depth2"):
-        conv = getattr(net, which)
-        out |= layer(f"{name}.{which}", conv.weight[:, 0].flatten(1).t(), conv.bias)  # [9,width]
-    for which in ("mid1", "mid2"):
-        conv = getattr(net, which)
-        out |= layer(f"{name}.{which}", rows(conv.weight), conv.bias)
-    weight, bias, n = rows(net.out.weight), net.out.bias, net.out.out_channels // 2
+    tables = [net.level.weight, net.cell.weight, net.map_out.weight[:, :, 0, 0].t()]
+    if step:
+        tables.append(net.known.weight[:, :, 0, 0].t())
+    hidden_bias = net.quality.weight + net.known.bias  # type: ignore[operator]  # [Q,width]
+    out = layer_tensors(f"{name}.hidden", torch.cat(tables), hidden_bias)
+
+    # Depthwise layers have a row per tap, pointwise ones a row per input.
+    for part in ("depth1", "depth2"):
+        conv = getattr(net, part)
+        taps = conv.weight[:, 0].flatten(1).t()  # [9,width]
+        out |= layer_tensors(f"{name}.{part}", taps, conv.bias)
+    for part in ("mid1", "mid2"):
+        conv = getattr(net, part)
+        out |= layer_tensors(f"{name}.{part}", as_matrix(conv.weight), conv.bias)
+
+    # Each place in the cell codes channels of its own in this step.
+    weight = as_matrix(net.out.weight)  # [width,2n]
+    bias = net.out.bias
+    n = net.out.out_channels // 2
     for place, channels in enumerate(order.channels(step, n)):
         columns = torch.cat([channels, n + channels])  # means and scales
-        out |= layer(f"{name}.out{place}", weight[:, columns], bias[columns])  # type: ignore[index]
+        out |= layer_tensors(f"{name}.out{place}", weight[:, columns], bias[columns])  # type: ignore[index]
     return out
 
 
@@ -127,10 +142,12 @@ def integer_tensors(planes: ContextNetwork, maps: MapNetwork, ladder: int) -> di
         "entropy.probability": probability_table(),
         "entropy.logistic": logistic_table(ladder),
     } | quantize_map(maps)
-    out |= layer("planes.map_in", rows(planes.map_in.weight), planes.map_in.bias)  # type: ignore[arg-type]
-    out |= layer("planes.map_mid", rows(planes.map_mid.weight), planes.map_mid.bias)  # type: ignore[arg-type]
+    for part in ("map_in", "map_mid"):
+        conv = getattr(planes, part)
+        out |= layer_tensors(f"planes.{part}", as_matrix(conv.weight), conv.bias)
     for step, network in enumerate(planes.step):
-        out |= quantize_step(network, step)  # type: ignore[arg-type]  # a ModuleList forgets what it holds
+        # A ModuleList forgets what it holds.
+        out |= quantize_step(network, step)  # type: ignore[arg-type]
     return out
 
 
@@ -139,10 +156,13 @@ def export_weights(joint: JointCodec, path: str | os.PathLike[str]) -> str:
 
     Loading it back proves the accumulator bound: a WeightsError says which layer breaks it.
     """
-    floats = {n: t for n, t in joint.state_dict().items() if n.startswith(("encoder.", "decoder."))}
-    write_model(
-        path, joint.config, floats, integer_tensors(joint.planes, joint.maps, joint.config.ladder)
-    )
+    floats = {
+        name: tensor
+        for name, tensor in joint.state_dict().items()
+        if name.startswith(("encoder.", "decoder."))
+    }
+    integers = integer_tensors(joint.planes, joint.maps, joint.config.ladder)
+    write_model(path, joint.config, floats, integers)
     sha256 = hash_file(Path(path))
     read_model(path, torch.device("cpu"), id=sha256[:16])
     return sha256

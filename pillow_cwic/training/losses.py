@@ -1,4 +1,8 @@
-"""The losses: rate against distortion. All terms are float32."""
+"""The losses: rate against distortion, and the paper's own.
+
+Invariant: all terms are float32. This module knows what a forward pass gave, not which networks
+made it.
+"""
 
 import math
 from typing import NamedTuple
@@ -15,7 +19,7 @@ class Terms(NamedTuple):
     """Means over a batch, 0-dimensional; `loss` is the one to go backward from."""
 
     loss: Tensor
-    plane_bpp: Tensor
+    code_bpp: Tensor
     map_bpp: Tensor
     mse: Tensor  # of values in [0, 1]
     ms_ssim: Tensor
@@ -26,21 +30,14 @@ def rate_distortion(
 ) -> Terms:
     """Mean over the batch of weight * (bpp + lambda * distortion).
 
-    Each sample has its own quality index and lambda.
+    x [B,3,H,W] in [0,1], quality_index [B]: each sample has its own quality and lambda.
     """
-    pixels = x.shape[2] * x.shape[3]
     mse, similarity, distance = distances(outcome.picture, x, quality_index, config)  # [B] each
-    plane_bpp, map_bpp = outcome.plane_bits / pixels, outcome.map_bits / pixels  # [B] each
+    code_bpp, map_bpp = rates(outcome, x)  # [B] each
     weight = config.distortion_weight(quality_index.float())  # lambda [B]
     balance = (weight / recipe.pivot) ** -recipe.balance
-    loss = (balance * (plane_bpp + map_bpp + weight * distance)).mean()
-    return Terms(
-        loss,
-        plane_bpp.mean().detach(),
-        map_bpp.mean().detach(),
-        mse.mean().detach(),
-        similarity.mean().detach(),
-    )
+    loss = (balance * (code_bpp + map_bpp + weight * distance)).mean()
+    return Terms(loss, *(mean_of(values) for values in (code_bpp, map_bpp, mse, similarity)))
 
 
 def importance_rate(
@@ -49,41 +46,49 @@ def importance_rate(
     quality_index: Tensor,
     config: ModelConfig,
     recipe: LossRecipe,
+    *,
     stage: Stage,
 ) -> Terms:
-    """The paper's loss (section 3.5): distortion + gamma * max(0, mean(p) - r), and bpp for the entropy networks alone.
+    """The paper's loss (section 3.5): distortion + gamma * max(0, mean(p) - r).
 
-    A stage without importance is the first one: nothing but distortion. The rate must come from
-    codes that were cut off the graph (`JointCodec.rate_trains_encoder = False`), so that it reaches
-    only the entropy networks.
+    The bits teach the entropy networks alone: they must come from codes that were cut off the graph
+    (`JointCodec.rate_trains_encoder = False`). A stage without importance is the paper's first one:
+    nothing but distortion. x [B,3,H,W] in [0,1], quality_index [B].
     """
-    pixels = x.shape[2] * x.shape[3]
     mse, similarity, distance = distances(outcome.picture, x, quality_index, config)  # [B] each
-    plane_bpp, map_bpp = outcome.plane_bits / pixels, outcome.map_bits / pixels  # [B] each
+    code_bpp, map_bpp = rates(outcome, x)  # [B] each
     excess = (outcome.importance.mean((1, 2, 3)) - recipe.importance_target).clamp(min=0)  # [B]
     loss = (
-        distance + recipe.importance_weight * excess * stage.importance + plane_bpp + map_bpp
+        distance + recipe.importance_weight * excess * stage.importance + code_bpp + map_bpp
     ).mean()
-    return Terms(
-        loss,
-        plane_bpp.mean().detach(),
-        map_bpp.mean().detach(),
-        mse.mean().detach(),
-        similarity.mean().detach(),
-    )
+    return Terms(loss, *(mean_of(values) for values in (code_bpp, map_bpp, mse, similarity)))
+
+
+def rates(outcome: Outcome, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Bits per pixel [B] of the codes and of the importance map, for pictures x [B,3,H,W]."""
+    pixels = x.shape[2] * x.shape[3]
+    return outcome.code_bits / pixels, outcome.map_bits / pixels
+
+
+def mean_of(values: Tensor) -> Tensor:
+    """[B] -> the mean, off the graph: for people."""
+    return values.mean().detach()
 
 
 def distances(
     picture: Tensor, x: Tensor, quality_index: Tensor, config: ModelConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`distortion` with each sample's own shares of the similarities: pictures [B,3,H,W], quality_index [B]."""
+    """`distortion` with each sample's own shares of the similarities.
+
+    Two pictures [B,3,H,W] in [0,1], quality_index [B] -> MSE, MS-SSIM and distortion, [B] each.
+    """
     if max(*config.ms_ssim_weight, *config.ssim_weight) == 0:
         return distortion(picture, x, 0.0, 0.0)
     return distortion(picture, x, *config.similarity_weights(quality_index.float()))
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Multi-scale SSIM of [B,C,H,W] in [0,1] -> [B], mean over bands; equal to pytorch-msssim's."""
+    """Multi-scale SSIM of [B,3,H,W] in [0,1] -> [B], mean over bands; equal to pytorch-msssim's."""
     return similarities(x, y)[0]
 
 

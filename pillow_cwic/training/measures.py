@@ -1,12 +1,14 @@
 """How every decoded picture is measured, by kept libraries (extra `training`).
 
-scikit-image for SSIM, pytorch-msssim for MS-SSIM.
+scikit-image for SSIM, pytorch-msssim for MS-SSIM. Invariant: a rate comes from the size of a file,
+a quality from its decoded pixels. This module knows no models.
 """
 
 import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,14 @@ from ..tools.rivals import RIVALS
 Pixels = npt.NDArray[np.uint8]
 
 
+class Trial(NamedTuple):
+    """What was tried: one picture by one codec at one setting."""
+
+    codec: str
+    setting: int  # rises with the rate
+    picture: str
+
+
 @dataclass(frozen=True)
 class Result:
     """One picture by one codec at one setting."""
@@ -29,8 +39,8 @@ class Result:
     picture: str
     bpp: float  # from the file's size
     psnr: float  # decibels, over R, G and B
-    ssim: float | None  # on the rounded BT.601 luma; None under 11 pixels
-    ms_ssim: float | None  # on RGB; None under 161 pixels
+    ssim: float | None  # on the rounded BT.601 luma; None for sides under WINDOW
+    ms_ssim: float | None  # on RGB; None for sides under MS_SSIM_MIN_SIDE
 
 
 def measure(codec: str, name: str, pixels: Pixels) -> Iterator[Result]:
@@ -40,28 +50,23 @@ def measure(codec: str, name: str, pixels: Pixels) -> Iterator[Result]:
         data = rival.encode(Image.fromarray(pixels), dial)
         with Image.open(io.BytesIO(data)) as image:
             decoded = np.asarray(image.convert("RGB"))
-        yield compared(rival.title, number, name, pixels, decoded, len(data))
+        yield compare_trial(Trial(rival.title, number, name), pixels, decoded, len(data))
 
 
-def compared(
-    codec: str, setting: int, name: str, pixels: Pixels, decoded: Pixels, size_bytes: int
-) -> Result:
+def compare_trial(trial: Trial, pixels: Pixels, decoded: Pixels, size_bytes: int) -> Result:
     """Measure a decoded picture against its original, uint8 [h,w,3] each."""
     height, width = pixels.shape[:2]
-    bpp = bits_per_pixel(size_bytes, width, height)
     return Result(
-        codec,
-        setting,
-        name,
-        bpp,
-        psnr(pixels, decoded),
-        ssim(pixels, decoded),
-        ms_ssim(pixels, decoded),
+        *trial,
+        bpp=bits_per_pixel(size_bytes, width, height),
+        psnr=psnr(pixels, decoded),
+        ssim=ssim(pixels, decoded),
+        ms_ssim=ms_ssim(pixels, decoded),
     )
 
 
 def ssim(a: Pixels, b: Pixels) -> float | None:
-    """SSIM by scikit-image on rounded luma, Gaussian window 11 / 1.5."""
+    """SSIM by scikit-image on rounded luma, Gaussian window; None for sides under WINDOW."""
     from skimage.metrics import structural_similarity
 
     if min(a.shape[:2]) < WINDOW:
@@ -76,7 +81,7 @@ def ssim(a: Pixels, b: Pixels) -> float | None:
 
 
 def ms_ssim(a: Pixels, b: Pixels) -> float | None:
-    """MS-SSIM by pytorch-msssim, mean over R, G and B."""
+    """MS-SSIM by pytorch-msssim, mean over R, G and B; None for sides under MS_SSIM_MIN_SIDE."""
     from pytorch_msssim import ms_ssim as library
 
     if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:

@@ -1,8 +1,8 @@
 """Training pictures on disk: found in folders and tar files, surveyed, decoded in parallel.
 
-Everything that Pillow opens counts. What does not open, is too small or too deep is listed with its
-reason and skipped; Pillow's warning about decompression bombs is taken as a refusal. No torch here:
-worker processes start fast.
+Everything that Pillow opens counts. Invariant: what does not open, is too small or too deep is
+listed with its reason and skipped, never an error; Pillow's warning about decompression bombs is
+taken as a refusal. No torch here: worker processes start fast.
 """
 
 import io
@@ -54,13 +54,16 @@ class Skipped:
 
 
 def find(sources: Iterable[str | Path]) -> list[Picture]:
-    """All files in folders (recursively) and tar files that have a picture's extension, in a fixed order.
+    """All files in folders (recursively) and tar files that have a picture's extension.
 
-    OSError for a source that is neither, or a tar that is compressed or damaged.
+    Their order is fixed. OSError for a source that is neither, or a tar that is compressed or
+    damaged.
     """
     Image.init()
     extensions = set(Image.registered_extensions())
-    found: list[Picture] = []
+    pictures: list[Picture] = []
+
+    # Sources in the order in which they are given, files sorted within each.
     for source in map(Path, sources):
         if source.is_dir():
             files = sorted(
@@ -68,14 +71,14 @@ def find(sources: Iterable[str | Path]) -> list[Picture]:
                 for path in source.rglob("*")
                 if path.suffix.lower() in extensions and path.is_file()
             )
-            found += [Picture(str(path.relative_to(source)), path) for path in files]
+            pictures += [Picture(str(path.relative_to(source)), path) for path in files]
         elif source.is_file():
-            found += _members(source, extensions)
+            pictures += _members(source, extensions)
         else:
             raise FileNotFoundError(
                 f"no training data at {source}: expected a folder or an uncompressed tar file"
             )
-    return found
+    return pictures
 
 
 def _members(path: Path, extensions: set[str]) -> list[Picture]:
@@ -96,9 +99,8 @@ def survey(
     usable: list[Picture] = []
     skipped: list[Skipped] = []
     work = [(picture, min_side) for picture in pictures]
-    for picture, outcome in zip(
-        pictures, parallel(measure, work, jobs, "looking at pictures"), strict=True
-    ):
+    outcomes = parallel(read_size, work, jobs, "looking at pictures")
+    for picture, outcome in zip(pictures, outcomes, strict=True):
         if isinstance(outcome, str):
             skipped.append(Skipped(picture.name, outcome))
         else:
@@ -106,10 +108,10 @@ def survey(
     return usable, skipped
 
 
-def measure(work: tuple[Picture, int]) -> Picture | str:
+def read_size(work: tuple[Picture, int]) -> Picture | str:
     """Header of one picture -> the picture with its size, or the reason why it cannot be used."""
     picture, min_side = work
-    outcome = _opened(picture, lambda image: (image.mode, image.size))
+    outcome = _use_image(picture, lambda image: (image.mode, image.size))
     if isinstance(outcome, str):
         return outcome
     mode, (width, height) = outcome
@@ -122,10 +124,11 @@ def measure(work: tuple[Picture, int]) -> Picture | str:
 
 def decode(picture: Picture) -> Pixels | str:
     """One picture as uint8 [height, width, 3], or the reason why it cannot be decoded."""
-    return _opened(picture, lambda image: np.asarray(image.convert("RGB")))
+    return _use_image(picture, lambda image: np.asarray(image.convert("RGB")))
 
 
-def _opened(picture: Picture, use: Callable[[Image.Image], T]) -> T | str:
+def _use_image(picture: Picture, use: Callable[[Image.Image], T]) -> T | str:
+    """What `use` gives for the opened picture, or the reason why it cannot be opened."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -152,11 +155,14 @@ def parallel(function: Callable[[Any], T], work: list[Any], jobs: int, title: st
     """
     bar = tqdm(total=len(work), desc=title, unit="picture", leave=False, disable=None)
     with bar:
+        # Processes are not worth starting.
         if jobs <= 1 or len(work) < 2:
             for item in work:
                 yield function(item)
                 bar.update()
             return
+
+        # Results in order, as they come.
         with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
             for result in pool.map(function, work, chunksize=4):
                 yield result

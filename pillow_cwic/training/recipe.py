@@ -2,7 +2,7 @@
 
 A recipe is copied into the run folder, so that a model can always be traced to what made it.
 Invariant: a `Recipe` that exists is complete, of the right types and consistent; every key of the
-file was understood. No torch here.
+file was understood. This module knows no torch and no pictures.
 """
 
 import tomllib
@@ -11,25 +11,21 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ..format.grid import GRID
+from ..metrics import MS_SSIM_MIN_SIDE
 from ..networks.config import ModelConfig
 
 TRAINABLE = ("encoder", "decoder", "planes", "maps")
 """The parts of a joint codec that a stage can train: two CNNs, two entropy networks."""
-
-MS_SSIM_MIN_CROP = 161
-"""Five scales of an 11-tap window need at least this many pixels (pytorch-msssim asks for the same)."""
 
 
 @dataclass(frozen=True)
 class DataRecipe:
     """Which pictures, and how crops are cut from them."""
 
-    crop: int = 256  # side of a training crop in pixels, a multiple of 16
+    crop: int = 256  # side of a training crop in pixels, a multiple of GRID
     batch: int = 32  # crops per step and process
     min_pictures: int = 64  # fewer usable pictures are an error
-    area_power: float = (
-        0.7  # a picture is drawn with probability proportional to area ** area_power
-    )
+    area_power: float = 0.7  # a picture is drawn with probability proportional to area ** this
     downscaled_share: float = 0.0  # share of a batch that is cut from pictures reduced on the fly
     max_downscale: float = 2.0  # ... by a random factor between 1 and this
     memory_gib: float = 8.0  # decoded pictures above this are not kept in memory but streamed
@@ -63,9 +59,7 @@ class OptimizerRecipe:
     epsilon: float = 1e-8
     weight_decay: float = 0.0
     clip_norm: float = 1.0
-    ema_decay: float = (
-        0.999  # of the exponential moving average of the weights; less early in a run
-    )
+    ema_decay: float = 0.999  # of the moving average of the weights; less early in a run
 
 
 @dataclass(frozen=True)
@@ -73,9 +67,7 @@ class CudaRecipe:
     """What is different on an NVIDIA GPU; elsewhere these do nothing."""
 
     bfloat16: bool = True  # encoder and decoder under autocast
-    entropy_bfloat16: bool = (
-        False  # the entropy networks too; their probabilities and the loss stay float32
-    )
+    entropy_bfloat16: bool = False  # the entropy networks too, but for probabilities and loss
     compile: bool = True  # torch.compile of forward and loss
     capture: bool = True  # the whole step as one CUDA graph
 
@@ -84,8 +76,7 @@ class CudaRecipe:
 class CpuRecipe:
     """What is different on a processor."""
 
-    # Encoder and decoder under autocast: a quarter faster with AVX512-BF16, far slower without.
-    bfloat16: bool = False
+    bfloat16: bool = False  # encoder and decoder under autocast: pays only with AVX512-BF16
 
 
 @dataclass(frozen=True)
@@ -109,9 +100,7 @@ class Stage:
     final_learning_rate: float  # ... and at its end
     decay: str = "linear"  # or "geometric"
     warmup_steps: int = 0
-    importance: bool = (
-        True  # false: every code plane is kept everywhere, the map costs nothing (paper, stage 1)
-    )
+    importance: bool = True  # false: all codes are kept, the map costs nothing (paper, stage 1)
     explore: float = 0.0  # share of the crops whose importance map is opened further, at random
     choose: bool = False  # learn on the codes that the coder would choose, not on rounded features
     train: tuple[str, ...] = TRAINABLE  # parts that learn; the others keep their weights
@@ -157,9 +146,10 @@ def load(recipe: str | Path) -> Recipe:
 
 
 def shipped_folder() -> Path:
-    """Where the shipped recipes are: beside this module in a wheel, in training/recipes in a checkout."""
-    beside = Path(__file__).parent / "recipes"
-    return beside if beside.is_dir() else Path(__file__).parents[2] / "training" / "recipes"
+    """Where the shipped recipes are: beside this module in a wheel, else in training/recipes."""
+    in_wheel = Path(__file__).parent / "recipes"
+    in_checkout = Path(__file__).parents[2] / "training" / "recipes"
+    return in_wheel if in_wheel.is_dir() else in_checkout
 
 
 def shipped() -> list[str]:
@@ -187,8 +177,10 @@ def parse(text: str, where: str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"recipe {where} is not TOML: {error}") from None
     _refuse_unknown(document, [*TOP, *TABLES, "model", "stages"], where)
+
+    # Each table by its own dataclass, which knows the keys and their types.
     top = {key: _typed(document.get(key), kind, f"{where}: {key}") for key, kind in TOP.items()}
-    parts = {
+    sections = {
         name: _build(kind, document.get(name, {}), f"{where} [{name}]")
         for name, kind in TABLES.items()
     }
@@ -196,28 +188,32 @@ def parse(text: str, where: str) -> Recipe:
         model = ModelConfig.from_dict(document.get("model", {}))
     except (ValueError, TypeError) as error:
         raise ValueError(f"recipe {where} [model]: {error}") from None
-    tables = document.get("stages", [])
+    stages = _stages(document.get("stages", []), where)
+
+    # What no table can say of itself.
+    recipe = Recipe(**top, model=model, **sections, stages=stages, text=text)
+    _check(recipe, where)
+    return recipe
+
+
+def _stages(tables: Any, where: str) -> tuple[Stage, ...]:
     if not isinstance(tables, list) or not tables:
         raise ValueError(
             f"recipe {where}: expected at least one [[stages]] table, found {tables!r}"
         )
-    stages = tuple(
-        _build(Stage, table, f"{where} [[stages]] {n + 1}") for n, table in enumerate(tables)
+    return tuple(
+        _build(Stage, table, f"{where} [[stages]] {number}")
+        for number, table in enumerate(tables, 1)
     )
-    recipe = Recipe(**top, model=model, **parts, stages=stages, text=text)
-    _check(recipe, where)
-    return recipe
 
 
 def _build(kind: type, table: Any, where: str) -> Any:
     if not isinstance(table, dict):
         raise ValueError(f"recipe {where}: expected a table, found {table!r}")
-    known = {field.name: field for field in fields(kind)}
-    _refuse_unknown(table, list(known), where)
+    _refuse_unknown(table, [field.name for field in fields(kind)], where)
     types = get_type_hints(kind)
-    missing = [
-        name for name, field in known.items() if field.default is MISSING and name not in table
-    ]
+    required = [field.name for field in fields(kind) if field.default is MISSING]
+    missing = [name for name in required if name not in table]
     if missing:
         raise ValueError(f"recipe {where}: missing {', '.join(missing)}")
     return kind(
@@ -225,10 +221,10 @@ def _build(kind: type, table: Any, where: str) -> Any:
     )
 
 
-def _refuse_unknown(table: dict[str, Any], known: list[str], where: str) -> None:
+def _refuse_unknown(table: dict[str, Any], keys: list[str], where: str) -> None:
     for key in table:
-        if key not in known:
-            raise ValueError(f"recipe {where}: unknown key {key!r}; known are {', '.join(known)}")
+        if key not in keys:
+            raise ValueError(f"recipe {where}: unknown key {key!r}; known are {', '.join(keys)}")
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
@@ -243,19 +239,31 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
     return value
 
 
+Rule = tuple[bool, str]
+"""Whether it is kept, and what to say if it is not."""
+
+
 def _check(recipe: Recipe, where: str) -> None:
-    data, loss = recipe.data, recipe.loss
-    rules = [
+    for kept, message in (*_data_rules(recipe), *_run_rules(recipe), *_all_stage_rules(recipe)):
+        if not kept:
+            raise ValueError(f"recipe {where}: {message}")
+
+
+def _data_rules(recipe: Recipe) -> list[Rule]:
+    data = recipe.data
+    return [
         (recipe.minutes > 0, f"minutes: expected more than 0, found {recipe.minutes}"),
         (
             data.crop > 0 and data.crop % GRID == 0,
             f"[data] crop: expected a multiple of {GRID}, found {data.crop}",
         ),
+        # All scales: a loss that changed with the crop would be another loss.
         (
-            max(recipe.model.ms_ssim_weight) == 0 or data.crop >= MS_SSIM_MIN_CROP,
-            f"[model] ms_ssim_weight needs [data] crop of at least {MS_SSIM_MIN_CROP} pixels, "
+            max(recipe.model.ms_ssim_weight) == 0 or data.crop >= MS_SSIM_MIN_SIDE,
+            f"[model] ms_ssim_weight needs [data] crop of at least {MS_SSIM_MIN_SIDE} pixels, "
             f"found {data.crop}",
         ),
+        # A batch is never empty, a picture never enlarged.
         (data.batch > 0, f"[data] batch: expected at least 1, found {data.batch}"),
         (
             0 <= data.downscaled_share <= 1,
@@ -265,39 +273,50 @@ def _check(recipe: Recipe, where: str) -> None:
             data.max_downscale >= 1,
             f"[data] max_downscale: expected at least 1, found {data.max_downscale}",
         ),
+    ]
+
+
+def _run_rules(recipe: Recipe) -> list[Rule]:
+    form = recipe.loss.form
+    optimizer = recipe.optimizer
+    rules = [
         (
-            loss.form in ("rate-distortion", "importance"),
-            f"[loss] form: expected 'rate-distortion' or 'importance', found {loss.form!r}",
+            form in ("rate-distortion", "importance"),
+            f"[loss] form: expected 'rate-distortion' or 'importance', found {form!r}",
         ),
         (
-            recipe.optimizer.name in ("adamw", "soap"),
-            f"[optimizer] name: expected 'adamw' or 'soap', found {recipe.optimizer.name!r}",
+            optimizer.name in ("adamw", "soap"),
+            f"[optimizer] name: expected 'adamw' or 'soap', found {optimizer.name!r}",
         ),
         (
-            0 <= recipe.optimizer.ema_decay < 1,
-            f"[optimizer] ema_decay: expected 0..1, found {recipe.optimizer.ema_decay}",
-        ),
-        (
-            abs(sum(s.share for s in recipe.stages) - 1) < 1e-6,
-            "[[stages]]: the shares must sum to 1",
+            0 <= optimizer.ema_decay < 1,
+            f"[optimizer] ema_decay: expected 0..1, found {optimizer.ema_decay}",
         ),
     ]
-    rules += [(0 <= q < recipe.model.quality_count, f"[watch] validation_qualities: {q} is not an index of the model")
-              for q in recipe.watch.validation_qualities]  # fmt: skip
+
+    # Qualities count from 0.
+    for index in recipe.watch.validation_qualities:
+        message = f"[watch] validation_qualities: {index} is not an index of the model"
+        rules.append((0 <= index < recipe.model.quality_count, message))
+    return rules
+
+
+def _all_stage_rules(recipe: Recipe) -> list[Rule]:
+    total = sum(stage.share for stage in recipe.stages)
+    rules = [(abs(total - 1) < 1e-6, "[[stages]]: the shares must sum to 1")]
     for stage in recipe.stages:
         rules += _stage_rules(stage)
-        signs = stage.choose and recipe.model.one_bit
-        rules.append(
-            (not signs, f"stage {stage.name!r}: choose is for integer codes, not for signs")
-        )
-    for valid, message in rules:
-        if not valid:
-            raise ValueError(f"recipe {where}: {message}")
+        signs_chosen = stage.choose and recipe.model.one_bit
+        message = f"stage {stage.name!r}: choose is for integer codes, not for signs"
+        rules.append((not signs_chosen, message))
+    return rules
 
 
-def _stage_rules(stage: Stage) -> list[tuple[bool, str]]:
+def _stage_rules(stage: Stage) -> list[Rule]:
     title = f"stage {stage.name!r}"
     unknown = sorted(set(stage.train) - set(TRAINABLE))
+
+    # Each says what it expected and what it found.
     return [
         (stage.share > 0, f"{title}: share must be above 0, found {stage.share}"),
         (

@@ -1,11 +1,9 @@
-"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for the convolutions.
-
-AdamW for everything else.
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner, for convolutions; AdamW for the rest.
 
 Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024 (arXiv 2409.11321). A weight
 [m,n,kh,kw] counts as a tensor of up to three modes (m, n and kh*kw). Every mode has a basis of its
-own, so the bases stay as small as the channels are few. In the toy comparison of training/LOG.md it
-needs 4 to 13 % less rate than AdamW after equal steps.
+own, so the bases stay as small as the channels are few. Invariant: all ranks hold the same weights
+after a step, whoever took it. This module knows weights and gradients, no codec.
 """
 
 from collections.abc import Iterable
@@ -20,14 +18,17 @@ BETA = 0.95
 """Decay of the momentum, of the second moments, and of the modes' statistics, as in the paper."""
 
 LOOK = 4
-"""Steps between two looks at the modes' statistics: they change slowly, and are a third of the work."""
+"""Steps between two looks at the modes' statistics: they change slowly and cost much."""
 
 TURN = 20
-"""Steps between two turns of the bases: each is one power iteration and one QR decomposition per mode."""
+"""Steps between two turns of the bases, one power iteration and one QR decomposition per mode."""
 
 
-def preconditioned(module: nn.Module) -> list[Tensor]:
-    """Weights of convolutions that mix channels, but for the linear shortcuts, which take small steps of AdamW."""
+def preconditioned_weights(module: nn.Module) -> list[Tensor]:
+    """Weights of convolutions that mix channels.
+
+    Not those of the linear shortcuts, which take small steps of AdamW.
+    """
     return [
         layer.weight
         for name, layer in module.named_modules()
@@ -43,18 +44,17 @@ def modes(weight: Tensor) -> Tensor:
     return weight.flatten(2).squeeze(2).contiguous()
 
 
-def turned(x: Tensor, bases: list[Tensor]) -> Tensor:
-    """A tensor of as many modes as there are bases [d,d], each mode multiplied by its basis from the right."""
-    for basis in (
-        bases
-    ):  # each product moves its mode to the end: after all of them, the order is the first again
+def rotate(x: Tensor, bases: list[Tensor]) -> Tensor:
+    """A tensor of as many modes as there are bases, each mode of size d times its basis [d,d]."""
+    # Each product moves its mode to the end: after all of them, the order is the first again.
+    for basis in bases:
         x = torch.tensordot(x, basis, dims=([0], [0]))
     return x
 
 
-def turned_back(x: Tensor, bases: list[Tensor]) -> Tensor:
-    """The inverse of `turned`, for orthonormal bases."""
-    return turned(x, [basis.t() for basis in bases])
+def rotate_back(x: Tensor, bases: list[Tensor]) -> Tensor:
+    """The inverse of `rotate`, for orthonormal bases."""
+    return rotate(x, [basis.t() for basis in bases])
 
 
 def statistics(gradient: Tensor) -> list[Tensor]:
@@ -74,29 +74,31 @@ def first_basis(statistic: Tensor) -> Tensor:
     return torch.linalg.eigh(lifted)[1].flip(1).to(statistic.dtype).contiguous()
 
 
-def work(weight: Tensor) -> int:
+def step_cost(weight: Tensor) -> int:
     """About how much a step of a weight costs: every element meets a basis of every mode."""
     return weight.numel() * sum(modes(weight).shape)
 
 
-def dealt(costs: list[int], hands: int) -> list[int]:
-    """Which of `hands` takes each item, so that all have about the same sum: the largest first, to who has least."""
-    sums, taker = [0] * hands, [0] * len(costs)
+def assign_owners(costs: list[int], ranks: int) -> list[int]:
+    """Which of so many ranks takes each item, so that all have about the same sum.
+
+    The most costly first, to the rank that has least.
+    """
+    sums = [0] * ranks
+    owner = [0] * len(costs)
     for item in sorted(range(len(costs)), key=lambda item: -costs[item]):
-        taker[item] = sums.index(min(sums))
-        sums[taker[item]] += costs[item]
-    return taker
+        owner[item] = sums.index(min(sums))
+        sums[owner[item]] += costs[item]
+    return owner
 
 
 class Soap(torch.optim.Optimizer):
     """Convolution weights; one learning rate tensor.
 
-    A weight's first gradient only chooses its bases.
-
-    Of several ranks, each takes the steps of its share of the weights and keeps their states; then
-    they exchange the weights. As with a fused optimizer, a step changes nothing where the attribute
-    `found_inf` is 1. It asks the device for that and counts in Python, so it cannot be captured in
-    a CUDA graph.
+    A weight's first gradient only chooses its bases. Of several ranks, each takes the steps of its
+    share of the weights and keeps their states; then they exchange the weights. As with a fused
+    optimizer, a step changes nothing where the attribute `found_inf` is 1. It asks the device for
+    that and counts in Python, so it cannot be captured in a CUDA graph.
     """
 
     found_inf: Tensor | None = None
@@ -112,20 +114,18 @@ class Soap(torch.optim.Optimizer):
         weights = list(parameters)
         super().__init__(weights, {"lr": lr, "eps": eps, "weight_decay": weight_decay})
         self.ranks = ranks
-        self.owner = dict(
-            zip(weights, dealt([work(weight) for weight in weights], ranks.count), strict=True)
-        )
+        owners = assign_owners([step_cost(weight) for weight in weights], ranks.count)
+        self.owner = dict(zip(weights, owners, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
         """Of all weights: every rank must ask for it together."""
-        whole = super().state_dict()
-        whole["state"] = {
-            key: state for part in self.ranks.gather(whole["state"]) for key, state in part.items()
-        }
-        return whole
+        gathered = super().state_dict()
+        shares = self.ranks.gather(gathered["state"])
+        gathered["state"] = {key: state for share in shares for key, state in share.items()}
+        return gathered
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the state of all weights, whatever the number of ranks it was made with, this rank's share."""
+        """This rank's share of the state of all weights, whatever number of ranks it is from."""
         super().load_state_dict(state_dict)
         for weight in [weight for weight in self.state if self.owner[weight] != self.ranks.rank]:
             del self.state[weight]
@@ -144,19 +144,23 @@ class Soap(torch.optim.Optimizer):
                 self.ranks.send([weight for weight in learning if self.owner[weight] == rank], rank)
 
     def _step(self, weight: Tensor, group: dict[str, Any]) -> None:
-        gradient, state = modes(weight.grad), self.state[weight]  # type: ignore[arg-type]
+        # The first gradient only chooses the bases.
+        gradient = modes(weight.grad)  # type: ignore[arg-type]
+        state = self.state[weight]
         if not state:
             state["count"] = 0
             state["statistics"] = statistics(gradient)
             state["bases"] = [first_basis(statistic) for statistic in state["statistics"]]
-            state["momentum"], state["square"] = (
-                torch.zeros_like(gradient),
-                torch.zeros_like(gradient),
-            )  # in the bases
+            state["momentum"] = torch.zeros_like(gradient)  # in the bases
+            state["square"] = torch.zeros_like(gradient)  # in the bases
             return
+
+        # Adam, inside the bases.
         state["count"] += 1
-        count, bases, correction = state["count"], state["bases"], 1 - BETA ** state["count"]
-        inside = turned(gradient, bases)
+        count = state["count"]
+        bases = state["bases"]
+        correction = 1 - BETA**count
+        inside = rotate(gradient, bases)
         state["momentum"].lerp_(inside, 1 - BETA)
         state["square"].lerp_(inside * inside, 1 - BETA)
         step = (
@@ -166,11 +170,15 @@ class Soap(torch.optim.Optimizer):
         # moves the momentum and not the squares: where there was next to no gradient, as of dead
         # units, steps of thousands came of that.
         step.clamp_(-1, 1)
+
+        # Weight decay and the step, outside the bases.
         weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.sub_(turned_back(step, bases).view_as(weight) * group["lr"])
+        weight.sub_(rotate_back(step, bases).view_as(weight) * group["lr"])
+
+        # The bases follow the statistics, both at their own pace.
         if count % LOOK == 0:
-            for statistic, seen in zip(state["statistics"], statistics(gradient), strict=True):
-                statistic.lerp_(seen, 1 - BETA**LOOK)
+            for statistic, newest in zip(state["statistics"], statistics(gradient), strict=True):
+                statistic.lerp_(newest, 1 - BETA**LOOK)
         if count % TURN == 0:
             self._turn(state)
 
@@ -179,27 +187,26 @@ class Soap(torch.optim.Optimizer):
 
         The momentum is kept, the squares stay with their directions.
         """
-        momentum = turned_back(state["momentum"], state["bases"])
-        for mode, (statistic, basis) in enumerate(
-            zip(state["statistics"], state["bases"], strict=True)
-        ):
+        momentum = rotate_back(state["momentum"], state["bases"])
+        pairs = zip(state["statistics"], state["bases"], strict=True)
+        for mode, (statistic, basis) in enumerate(pairs):
             reached = statistic @ basis
             # By estimated eigenvalue, for the QR's sake.
             order = (basis * reached).sum(0).argsort(descending=True)
             state["square"] = state["square"].index_select(mode, order)
             state["bases"][mode] = torch.linalg.qr(reached[:, order])[0].contiguous()
-        state["momentum"] = turned(momentum, state["bases"])
+        state["momentum"] = rotate(momentum, state["bases"])
 
 
 class SoapWithAdamW:
     """SOAP for a module's convolutions, AdamW for the rest, behind one optimizer's face."""
 
     def __init__(self, module: nn.Module, lr: Tensor, ranks: Ranks = ALONE, **adamw: Any) -> None:
-        chosen = preconditioned(module)
-        known = {id(weight) for weight in chosen}
-        rest = [parameter for parameter in module.parameters() if id(parameter) not in known]
-        self.soap = Soap(chosen, lr, adamw["eps"], adamw["weight_decay"], ranks)
-        self.adamw = torch.optim.AdamW(rest, lr=lr, **adamw)
+        for_soap = preconditioned_weights(module)
+        identities = {id(weight) for weight in for_soap}
+        for_adamw = [weight for weight in module.parameters() if id(weight) not in identities]
+        self.soap = Soap(for_soap, lr, adamw["eps"], adamw["weight_decay"], ranks)
+        self.adamw = torch.optim.AdamW(for_adamw, lr=lr, **adamw)
         self.found_inf: Tensor | None = None
 
     @property

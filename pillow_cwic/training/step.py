@@ -1,9 +1,9 @@
 """One training step: draw crops, forward, backward, clip, optimizer, moving average.
 
-Plain, or as one CUDA graph: both run the same `body`. Launched one by one, the many small kernels of
-a step wait for Python. Invariant: nothing in `body` waits for the processor. The learning rate is a
-tensor, and a step that is not finite is skipped by the fused optimizer's `found_inf` instead of an
-`if`. This module knows neither budget nor files.
+Plain, or as one CUDA graph: both run the same `body`. Launched one by one, the many small kernels
+of a step wait for Python. Invariant: nothing in `body` waits for the processor. The learning rate
+is a tensor, and a step that is not finite is skipped by the fused optimizer's `found_inf` instead
+of an `if`. This module knows neither budget nor files.
 """
 
 import copy
@@ -201,9 +201,8 @@ class Step:
 
     def _captured(self, compiled: bool, say: Callable[[str], None]) -> bool:
         """Whether capturing the step worked; says so or says why not."""
-        loss = torch.compile(self.loss, dynamic=False) if compiled else self.loss
-        self.loss_function = loss
         try:
+            self.loss_function = torch.compile(self.loss, dynamic=False) if compiled else self.loss
             self.capture()
         except Exception as error:  # whatever compiler or driver raise: plain steps always work
             torch.cuda.synchronize()

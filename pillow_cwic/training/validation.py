@@ -1,4 +1,8 @@
-"""Validation while training: whole held-out pictures, the entropy networks' own estimate of the rate, no files."""
+"""Validation while training: whole held-out pictures, at several qualities.
+
+Invariant: the rate is the entropy networks' own estimate; no file is written. This module changes
+nothing in what it measures.
+"""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -31,26 +35,26 @@ class Point:
 @torch.no_grad()
 def validate(
     joint: JointCodec,
-    whole: list[tuple[str, Tensor]],
+    held_out: list[tuple[str, Tensor]],
     qualities: tuple[int, ...],
     device: torch.device,
 ) -> list[Point]:
     """Pictures uint8 [3,h,w] (multiples of the code grid) -> one point per quality index."""
-    return [_point(joint, whole, quality, device) for quality in qualities] if whole else []
+    return [_point(joint, held_out, quality, device) for quality in qualities] if held_out else []
 
 
 def _point(
-    joint: JointCodec, whole: list[tuple[str, Tensor]], quality: int, device: torch.device
+    joint: JointCodec, held_out: list[tuple[str, Tensor]], quality: int, device: torch.device
 ) -> Point:
     rows = []
-    for _, picture in whole:
+    for _, picture in held_out:
         x = picture.to(device)[None].float() / 255  # [1,3,h,w]
         outcome = joint(x, torch.tensor([quality], device=device))
         rounded = (outcome.picture.float().clamp(0, 1) * 255).round() / 255
         pixels = x.shape[2] * x.shape[3]
         map_bpp = outcome.map_bits.item() / pixels
         mse = ((rounded - x) ** 2).mean().item()
-        bpp = outcome.plane_bits.item() / pixels + map_bpp
+        bpp = outcome.code_bits.item() / pixels + map_bpp
         rows.append(
             [bpp, map_bpp, decibels(mse), ms_ssim(rounded, x).item(), outcome.level.mean().item()]
         )
@@ -58,11 +62,14 @@ def _point(
 
 
 @torch.no_grad()
-def look(
+def reconstruct(
     joint: JointCodec, picture: Tensor, quality: int, device: torch.device
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]:
-    """One picture uint8 [3,h,w] -> its reconstruction uint8 [h,w,3] and its importance levels [h/8,w/8]."""
+    """One picture uint8 [3,h,w] -> its reconstruction and its importance levels.
+
+    They are uint8 [h,w,3] and [h/16,w/16].
+    """
     outcome = joint(picture.to(device)[None].float() / 255, torch.tensor([quality], device=device))
-    # [h,w,3].
-    pixels = (outcome.picture[0].float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
+    bands_first = (outcome.picture[0].float().clamp(0, 1) * 255).round().byte()  # [3,h,w]
+    pixels = bands_first.permute(1, 2, 0)  # [h,w,3]
     return pixels.cpu().numpy(), outcome.level[0, 0].cpu().numpy()

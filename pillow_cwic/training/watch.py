@@ -1,4 +1,8 @@
-"""Watching a run: a progress line for people, a JSONL log for scripts, TensorBoard where it is installed."""
+"""Watching a run: a progress line for people, a log for scripts, TensorBoard where installed.
+
+The log is JSON Lines, appended to as the run goes on. Invariant: what is shown is in the log as
+well. This module knows numbers and names, no tensors.
+"""
 
 import json
 import sys
@@ -18,10 +22,12 @@ class Watch:
     """Shows and writes down how the first rank is doing; the other ranks stay silent."""
 
     def __init__(
-        self, folder: Path, budget: Budget, seconds: float, first: bool, quiet: bool
+        self, folder: Path, budget: Budget, seconds: float, *, first: bool, quiet: bool
     ) -> None:
         self.seconds = seconds  # wall-clock at the last line
-        self.budget, self.first, self.quiet = budget, first, quiet
+        self.budget = budget
+        self.first = first
+        self.quiet = quiet
         self.log: TextIO | None = (folder / LOG).open("a", encoding="utf-8") if first else None
         self.board = _tensorboard(folder) if first else None
         # A log file gets lines, a terminal a bar.
@@ -41,19 +47,21 @@ class Watch:
 
     def step(self, progress: Progress, means: dict[str, float], rate: float, stage: str) -> None:
         """Means since the last call: progress line, log, TensorBoard."""
-        bpp, psnr = means["plane_bpp"] + means["map_bpp"], decibels(means["mse"])
-        used, left = self.budget.used(progress), self.budget.seconds_left(progress)
+        # For people.
+        bpp = means["code_bpp"] + means["map_bpp"]
+        psnr = decibels(means["mse"])
+        used = self.budget.used(progress)
+        seconds_left = self.budget.seconds_left(progress)
         skipped = f", {progress.skipped} skipped" if progress.skipped else ""
         line = (
             f"{stage}, step {progress.step}{skipped}: loss {means['loss']:.3f}, {bpp:.3f} bpp, "
-            f"{psnr:.2f} dB, "
-            f"MS-SSIM {means['ms_ssim']:.4f}, {_minutes(left)} left"
+            f"{psnr:.2f} dB, MS-SSIM {means['ms_ssim']:.4f}, {_minutes(seconds_left)} left"
         )
-        self.bar.n = round(100 * used, 2)
-        self.bar.set_description_str(line)
-        if self.lines:
-            print(f"{100 * used:3.0f}% {line}", file=sys.stderr, flush=True)
-        elapsed, self.seconds = progress.seconds - self.seconds, progress.seconds
+        self._show_progress(used, line)
+
+        # For scripts: the means, and what they say beside them.
+        elapsed = progress.seconds - self.seconds
+        self.seconds = progress.seconds
         pace = {"steps_per_second": means["steps"] / elapsed} if elapsed > 0 else {}
         values = {
             **means,
@@ -64,12 +72,8 @@ class Watch:
             "seconds": progress.seconds,
             "used": used,
         }
-        self._write(
-            "step",
-            step=progress.step,
-            stage=stage,
-            **{key: _short(value) for key, value in values.items()},
-        )
+        rounded = {key: _short(value) for key, value in values.items()}
+        self._write("step", step=progress.step, stage=stage, **rounded)
         self._board(progress.step, {f"train/{key}": value for key, value in values.items()})
 
     def validation(self, progress: Progress, points: list[Point]) -> None:
@@ -96,6 +100,12 @@ class Watch:
         if self.board is not None:
             self.board.close()
 
+    def _show_progress(self, used: float, line: str) -> None:
+        self.bar.n = round(100 * used, 2)
+        self.bar.set_description_str(line)
+        if self.lines:
+            print(f"{100 * used:3.0f}% {line}", file=sys.stderr, flush=True)
+
     def _show(self, text: str) -> None:
         if self.first and not self.quiet:
             tqdm.write(text, file=sys.stderr)
@@ -114,11 +124,9 @@ class Watch:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The log's lines; a run that never logged has none."""
     path = folder / LOG
-    return (
-        [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        if path.is_file()
-        else []
-    )
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
 def _tensorboard(folder: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The cache directory: model files named by their SHA-256, written once, verified whenever they are read.
+"""The cache directory: model files named by their SHA-256, written once, verified at every read.
 
 Invariant: <sha256>.safetensors appears by an atomic rename, so a reader needs no lock and a
 read-only directory works. A writer holds <sha256>.lock; <sha256>.partial is what an interrupted
@@ -92,9 +92,8 @@ def discard_damaged(sha256: str) -> None:
     """
     path = model_path(sha256)
     with contextlib.suppress(WeightsError, OSError), locked(sha256):
-        if exists(path) and not is_intact(
-            path, sha256
-        ):  # looked at again under the lock: another may have healed it
+        # Looked at again under the lock: another may have healed it.
+        if exists(path) and not is_intact(path, sha256):
             path.unlink()
 
 
@@ -112,12 +111,12 @@ def store(path: Path, data: bytes) -> None:
 def locked(sha256: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Holds the one lock per model across threads and processes.
 
-    The system drops it when its holder dies.
-
-    `on_wait` is called once when another holder makes this one wait for more than a second.
+    The system drops it when its holder dies. `on_wait` is called once when another holder makes
+    this one wait for more than a second.
     """
     import filelock
 
+    # Waiting is announced only where it lasts.
     folder = directory()
     lock = filelock.FileLock(folder / f"{sha256}.lock")
     with disk_errors(folder):
@@ -127,6 +126,8 @@ def locked(sha256: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[
         except filelock.Timeout:
             on_wait()
             lock.acquire()
+
+    # Errors of the caller's own work are not the lock's.
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""The manifests that apply here: the built-in one, the user's own, and the one the environment names.
+"""The manifests that apply here: the built-in, the user's own, and the environment's.
 
 Invariant: ids are content hashes, so any manifest that knows an id is right about it; names may
 collide, and then the later, user-given manifest wins. A broken further manifest never hides a model
@@ -31,7 +31,7 @@ _fetched: dict[str, Manifest] = {}
 
 @dataclass
 class Catalogue:
-    """Every manifest that could be read, the built-in one first, and what was wrong with the others."""
+    """Every manifest that could be read, the built-in first, and what was wrong with the others."""
 
     manifests: list[Manifest] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -56,9 +56,10 @@ def user_dir() -> Path:
 
 
 def builtin_path() -> Path:
-    """The manifest of this release: beside the module in a wheel, in the repository root in an editable install."""
-    beside = package_folder() / "weights_manifest.json"
-    return beside if beside.exists() else package_folder().parent / "weights_manifest.json"
+    """The manifest of this release: in the package, or beside it in an editable install."""
+    in_wheel = package_folder() / "weights_manifest.json"
+    in_checkout = package_folder().parent / "weights_manifest.json"
+    return in_wheel if in_wheel.exists() else in_checkout
 
 
 def builtin() -> Manifest:
@@ -67,7 +68,7 @@ def builtin() -> Manifest:
 
 
 def locations() -> list[str]:
-    """The built-in manifest, then the user's in order of their file names, then PILLOW_CWIC_MANIFEST."""
+    """The built-in manifest, the user's by file name, then the one PILLOW_CWIC_MANIFEST names."""
     named = os.environ.get(MANIFEST_VARIABLE, "")
     user = (str(path) for path in cache.files_in(user_dir(), ".json"))
     return [str(builtin_path()), *user, *([named] if named else [])]
@@ -128,9 +129,8 @@ def fetch(url: str, copy: Path) -> Manifest:
     _asked[url] = time.monotonic()
     data = download.fetch_small(url, manifest.MAX_MANIFEST_BYTES)
     _fetched[url] = manifest.parse(data, url)
-    with contextlib.suppress(
-        WeightsError
-    ):  # a read-only cache costs a transfer per process, not the picture
+    # A read-only cache costs a transfer per process, not the picture.
+    with contextlib.suppress(WeightsError):
         _keep(copy, data, _fetched[url])
     return _fetched[url]
 
@@ -153,14 +153,14 @@ def add(location: str) -> tuple[Path, Manifest]:
     return path, parsed
 
 
-def added(target: str) -> Path | None:
+def find_added(target: str) -> Path | None:
     """The user's copy of a manifest, by the location it was added from or by the copy's file name.
 
     None if none.
     """
-    here = target if is_url(target) else str(Path(target).expanduser().absolute())
+    location = target if is_url(target) else str(Path(target).expanduser().absolute())
     for path in cache.files_in(user_dir(), ".json"):
-        if path.name == target or path.stem.endswith(f"-{_key(here)[:8]}"):
+        if path.name == target or path.stem.endswith(f"-{_key(location)[:8]}"):
             return path
     return None
 
@@ -180,7 +180,7 @@ def _key(location: str) -> str:
 
 
 def _remote() -> Iterator[tuple[str, Path]]:
-    """The manifests that came by URL, and where their copies are: in the cache, or among the user's."""
+    """The manifests that came by URL, and their copies: in the cache, or among the user's."""
     for location in locations():
         if is_url(location):
             yield location, _copy_of(location)

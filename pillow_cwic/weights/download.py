@@ -1,4 +1,4 @@
-"""Fetches a weights file into the cache: every URL in turn, resumed where it was cut, believed only by its hash.
+"""Fetches a weights file into the cache, from every URL in turn, resumed where it was cut.
 
 Invariant: one downloader per model across processes, holding the cache's lock; the final name
 appears only when size and SHA-256 are right. The partial file is named by the hash, so whoever
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 MIRROR_VARIABLE = "PILLOW_CWIC_WEIGHTS_URL"
 OFFLINE_VARIABLE = "PILLOW_CWIC_OFFLINE"
-CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0  # to a connection; between two pieces of an answer
+CONNECT_SECONDS = 10.0  # to a connection
+READ_SECONDS = 30.0  # between two pieces of an answer
 CHUNK_BYTES = 1 << 14  # a cut loses less than this: an unfilled piece never leaves the HTTP library
 MAX_ATTEMPTS = 6  # per URL, each resuming where the one before was cut
 RETRY_SECONDS = 0.2
@@ -63,7 +64,7 @@ def is_offline() -> bool:
 
 
 def sources(entry: Entry) -> list[str]:
-    """Every URL to try in turn: the mirror of PILLOW_CWIC_WEIGHTS_URL first, then the entry's own."""
+    """Every URL to try in turn: the mirror PILLOW_CWIC_WEIGHTS_URL first, then the entry's own."""
     mirror = os.environ.get(MIRROR_VARIABLE)
     mirrored = [f"{mirror.rstrip('/')}/{quote(entry.file)}"] if mirror else []
     return list(dict.fromkeys(mirrored + entry.remote_urls()))
@@ -77,11 +78,15 @@ def fetch(entry: Entry, *, quiet: bool = False) -> Path:
     """
     final = cache.model_path(entry.sha256)
     _require_network(entry)
-    with cache.locked(
-        entry.sha256, on_wait=lambda: _say(f"waiting for another download of {entry}", quiet)
-    ):
+
+    def say_waiting() -> None:
+        _say(f"waiting for another download of {entry}", quiet)
+
+    with cache.locked(entry.sha256, on_wait=say_waiting):
+        # Whoever held the lock before may have fetched it.
         if cache.is_intact(final, entry.sha256):
             return final
+
         transfer = _Transfer(entry, cache.partial_path(entry.sha256), quiet)
         failures: list[str] = []
         mismatches = 0
@@ -92,13 +97,12 @@ def fetch(entry: Entry, *, quiet: bool = False) -> Path:
                     transfer.partial.replace(final)
                 return final
             except _RefusedError as error:
-                failures.append(f"{_shown(url)}: {error}")
+                failures.append(f"{_presentable(url)}: {error}")
                 mismatches += isinstance(error, _MismatchError)
-                if (
-                    mismatches == 2
-                ):  # two servers that agree on wrong bytes: the manifest is suspect, not the line
+                # Two servers agree on wrong bytes: the manifest is suspect, not the line.
+                if mismatches == 2:
                     break
-    raise WeightsError(_nowhere(entry, failures))
+    raise WeightsError(_failure_report(entry, failures))
 
 
 def fetch_small(url: str, limit_bytes: int) -> bytes:
@@ -107,7 +111,7 @@ def fetch_small(url: str, limit_bytes: int) -> bytes:
     WeightsError when it can't be had or is longer than `limit_bytes`.
     """
     if is_offline():
-        raise WeightsError(f"{_shown(url)} was not fetched: {OFFLINE_VARIABLE} is set")
+        raise WeightsError(f"{_presentable(url)} was not fetched: {OFFLINE_VARIABLE} is set")
     data = bytearray()
     try:
         with _get(url, {}) as response:
@@ -117,7 +121,7 @@ def fetch_small(url: str, limit_bytes: int) -> bytes:
                     raise _RefusedError(f"longer than {limit_bytes} bytes")
     except _RefusedError as error:
         raise WeightsError(
-            f"cannot fetch {_shown(url)}: {error}; check the address and the network or proxy"
+            f"cannot fetch {_presentable(url)}: {error}; check the address and the network or proxy"
         ) from error
     return bytes(data)
 
@@ -156,10 +160,15 @@ def _append(transfer: _Transfer, url: str) -> None:
 
     A _CutError can be resumed, a _RefusedError means another URL.
     """
-    wanted, offset = transfer.entry.bytes, _size(transfer.partial)
+    # What is there already; more than the whole file is no beginning of it.
+    wanted = transfer.entry.bytes
+    offset = _size(transfer.partial)
     if offset == wanted:
         return
-    offset = offset if offset < wanted else 0
+    if offset > wanted:
+        offset = 0
+
+    # Onto the end of it, or from zero, as the server answers.
     with _get(url, {"Range": f"bytes={offset}-"} if offset else {}) as response:
         offset = _checked_start(response, offset, transfer)
         transfer.resumed = offset > 0
@@ -180,18 +189,22 @@ def _append(transfer: _Transfer, url: str) -> None:
 
 def _checked_start(response: requests.Response, offset: int, transfer: _Transfer) -> int:
     """Where in the file this answer starts: `offset`, or 0 from a server that ignores Range."""
-    # Asked not to: then offsets and lengths are of the packed bytes.
+    # Packed although it was asked not to: then offsets and lengths are of other bytes.
     packed = "Content-Encoding" in response.headers
     if response.status_code == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if packed or found is None or int(found[1]) != offset:
+        sent = response.headers.get("Content-Range", "")
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", sent)
+        if packed or match is None or int(match[1]) != offset:
             transfer.partial.unlink(missing_ok=True)  # from zero
             raise _CutError(f"answered with another range than bytes {offset}-")
-        total = found[2]
+        total = match[2]
     elif packed:
         return 0
     else:
-        offset, total = 0, response.headers.get("Content-Length", "*")
+        offset = 0
+        total = response.headers.get("Content-Length", "*")
+
+    # A file of another size is another file.
     if total != "*" and total != str(transfer.entry.bytes):
         raise _RefusedError(f"has {total} bytes, expected {transfer.entry.bytes}")
     return offset
@@ -199,13 +212,12 @@ def _checked_start(response: requests.Response, offset: int, transfer: _Transfer
 
 def _check(transfer: _Transfer) -> None:
     """Compares the whole partial file with the entry's hash; a wrong file is deleted."""
-    found = cache.hash_file(transfer.partial)
-    if found != transfer.entry.sha256:
+    sha256 = cache.hash_file(transfer.partial)
+    if sha256 != transfer.entry.sha256:
         transfer.partial.unlink(missing_ok=True)
-        message = f"SHA-256 is {found}, expected {transfer.entry.sha256}"
-        raise (
-            _CutError(message) if transfer.resumed else _MismatchError(message)
-        )  # the fault may lie in the older part
+        message = f"SHA-256 is {sha256}, expected {transfer.entry.sha256}"
+        # Of a resumed file, the fault may lie in the older part.
+        raise _CutError(message) if transfer.resumed else _MismatchError(message)
 
 
 def _get(url: str, headers: dict[str, str]) -> requests.Response:
@@ -215,6 +227,7 @@ def _get(url: str, headers: dict[str, str]) -> requests.Response:
     """
     import requests
 
+    # Unpacked: offsets and lengths must be of the file's own bytes.
     try:
         response = requests.get(
             url,
@@ -224,6 +237,8 @@ def _get(url: str, headers: dict[str, str]) -> requests.Response:
         )
     except (requests.RequestException, ValueError) as error:
         raise _RefusedError(_reason(error)) from error
+
+    # Everything else has no body worth reading.
     if response.status_code in (200, 206):
         return response
     response.close()
@@ -246,7 +261,7 @@ def _chunks(response: requests.Response) -> Iterator[bytes]:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in a few words: requests' own messages are nested representations of objects."""
+    """What went wrong in a few words: requests' messages are nested representations of objects."""
     import requests
 
     text = str(error).lower()
@@ -311,13 +326,13 @@ def _say(text: str, quiet: bool) -> None:
         sys.stderr.write(text + "\n")
 
 
-def _shown(url: str) -> str:
+def _presentable(url: str) -> str:
     """The URL without a password or a query, which may hold a signature."""
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
-def _nowhere(entry: Entry, failures: list[str]) -> str:
+def _failure_report(entry: Entry, failures: list[str]) -> str:
     return "\n".join(
         [
             f"cannot fetch the model {entry}:",

@@ -1,7 +1,8 @@
-"""A weights file <-> a model: safetensors with float16 `encoder.*` and `decoder.*`, and integer `entropy.*` tensors.
+"""A weights file <-> a model: safetensors.
 
-The metadata key "pillow-cwic model 1" holds the configuration. Whoever calls has checked the file's
-hash.
+The tensors `encoder.*` and `decoder.*` are float16, `entropy.*` are integers; the metadata key
+"pillow-cwic model 1" holds the configuration. Invariant: the same tensors always give the same
+bytes. This module knows no places and no hashes: whoever calls has checked the file's.
 """
 
 import json
@@ -74,9 +75,10 @@ def write_model(
     networks: Mapping[str, Tensor],
     entropy: Mapping[str, Tensor],
 ) -> None:
-    """Write a weights file: networks float (stored as float16, names `encoder.*`, `decoder.*`), entropy integers.
+    """Write a weights file.
 
-    The same tensors always give the same bytes, hence the same id: metadata is one key, because
+    networks: float tensors `encoder.*` and `decoder.*`, stored as float16; entropy: integers. The
+    same tensors always give the same bytes, hence the same id: metadata is one key, because
     several come in no fixed order.
     """
     tensors = {

@@ -61,13 +61,12 @@ class Entry:
         return f"{self.name!r} ({self.id})"
 
     def local_files(self) -> list[Path]:
-        """The local files this entry may be: beside a local manifest, and its relative URLs there."""
+        """The local files this entry may be: beside a local manifest, by its URLs or its name."""
         if is_url(self.origin):
             return []
-        beside = Path(self.origin).parent
-        return [beside / unquote(url) for url in self.urls if not is_url(url)] + [
-            beside / self.file
-        ]
+        folder = Path(self.origin).parent
+        by_url = [folder / unquote(url) for url in self.urls if not is_url(url)]
+        return [*by_url, folder / self.file]
 
     def remote_urls(self) -> list[str]:
         """The http(s) URLs of this entry in order.
@@ -76,9 +75,8 @@ class Entry:
         """
         if not is_url(self.origin):
             return [url for url in self.urls if is_url(url)]
-        return list(
-            dict.fromkeys(urljoin(self.origin, url) for url in (*self.urls, quote(self.file)))
-        )
+        urls = (urljoin(self.origin, url) for url in (*self.urls, quote(self.file)))
+        return list(dict.fromkeys(urls))
 
 
 @dataclass(frozen=True)
@@ -140,6 +138,7 @@ def parse(data: bytes, location: str) -> Manifest:
 
 
 def _document(data: bytes, location: str) -> dict[str, Any]:
+    # A file that is no manifest at all.
     if len(data) > MAX_MANIFEST_BYTES:
         raise WeightsError(
             f"the manifest {location} is larger than {MAX_MANIFEST_BYTES} bytes: expected a short "
@@ -157,6 +156,8 @@ def _document(data: bytes, location: str) -> dict[str, Any]:
             f"the manifest {location} holds {_short(document)}: expected a JSON object with "
             "'schema' and 'models'"
         )
+
+    # A manifest that this version cannot read, or that would send readers astray.
     if document.get("schema") != SCHEMA:
         raise WeightsError(
             f"the manifest {location} has schema {_short(document.get('schema'))}: expected "
@@ -209,10 +210,13 @@ def _model_problems(document: dict[str, Any]) -> list[str]:
 
 
 def _entry(model: dict[str, Any], location: str) -> Entry:
+    # All fields were checked before.
     points = (
         QualityPoint(point["index"], float(point["bpp"]), float(point["psnr"]))
         for point in model.get("quality", ())
     )
+
+    # What is left out is empty.
     return Entry(
         name=model["name"],
         file=model["file"],
@@ -259,10 +263,11 @@ def _are_urls(value: object) -> bool:
 
 
 def _is_reachable(url: str) -> bool:
-    """http(s), or relative to the manifest: no other scheme, no absolute path, no way up out of a local folder."""
-    return is_url(url) or (
-        bool(url) and ":" not in url and url[0] not in "/\\" and ".." not in re.split(r"[/\\]", url)
-    )
+    """http(s), or relative to the manifest: no other scheme, no absolute path, no way up."""
+    if is_url(url):
+        return True
+    is_relative = bool(url) and ":" not in url and url[0] not in "/\\"
+    return is_relative and ".." not in re.split(r"[/\\]", url)
 
 
 def _is_calibration(value: object) -> bool:
@@ -270,13 +275,12 @@ def _is_calibration(value: object) -> bool:
         return False
     indices = [point.get("index") for point in value]
     numbers = [point.get(key) for point in value for key in ("bpp", "psnr")]
-    known = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i <= 63 for i in indices)
-    return known and indices == sorted(set(indices)) and all(map(_is_number, numbers))
+    in_range = all(isinstance(i, int) and not isinstance(i, bool) and 0 <= i <= 63 for i in indices)
+    return in_range and indices == sorted(set(indices)) and all(map(_is_number, numbers))
 
 
-_FIELDS: dict[
-    str, tuple[Callable[[object], bool], str, bool]
-] = {  # field: (check, what is expected, required)
+# Field: (check, what is expected, whether it is required).
+_FIELDS: dict[str, tuple[Callable[[object], bool], str, bool]] = {
     "name": (_is_name, "1 to 64 letters, digits, '.', '_' or '-', not 16 hex digits", True),
     "file": (_is_file, "a plain file name ending in .safetensors, without folders", True),
     "sha256": (_is_sha256, "64 lower-case hex digits", True),

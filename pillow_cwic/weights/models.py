@@ -1,4 +1,4 @@
-"""From a model's name, id or path to a verified file, and from there to one loaded model per id and device.
+"""From a model's name, id or path to a verified file, and to one loaded model per id and device.
 
 The order of places: an explicit path, the cache, the wheel, the folder of a local manifest, a
 download. Invariant: no byte of a weights file reaches the model before its SHA-256 has been
@@ -62,9 +62,10 @@ class ModelInfo:
 
 
 def find(model: str | PathLike[str] | None) -> Entry:
-    """The entry of a model: None is the default, 16 hex digits an id, a file a path, anything else a name.
+    """The entry of a model: None is the default.
 
-    A WeightsError says where an unknown model was looked for and what to do.
+    16 hex digits are an id, a file is a path, anything else a name. A WeightsError says where an
+    unknown model was looked for and what to do.
     """
     if model is None:
         return _default()
@@ -110,12 +111,11 @@ def _known_quality_count(model_id: str) -> int | None:
 def load(model: str | PathLike[str] | None, device: torch.device) -> Model:
     """The model on `device`, verified and kept in memory.
 
-    Threads that ask at once get the one that is loaded once.
-
-    WeightsError when it is unknown, unreachable, damaged or not a model.
+    Threads that ask at once get the one that is loaded once. WeightsError when it is unknown,
+    unreachable, damaged or not a model.
     """
-    known = isinstance(model, str) and (model, str(device)) in _loaded
-    entry = None if known else find(model)
+    is_loaded = isinstance(model, str) and (model, str(device)) in _loaded
+    entry = None if is_loaded else find(model)
     key = (entry.id if entry else str(model), str(device))
     with _lock:
         future = _loaded.get(key)
@@ -131,16 +131,19 @@ def load(model: str | PathLike[str] | None, device: torch.device) -> Model:
 
 
 def locate(entry: Entry, *, quiet: bool = False) -> Path:
-    """A verified file of this entry: from the cache, the wheel, beside its manifest, or fetched into the cache.
+    """A verified file of this entry: in the cache, the wheel, beside its manifest, or fetched.
 
     `quiet` hides the progress bar of a download. WeightsError when there is no intact file to be
     had.
     """
+    # The cache first: most models are there after their first use.
     cached = cache.model_path(entry.sha256)
     if cache.exists(cached):
         if cache.is_intact(cached, entry.sha256):
             return cached
         cache.discard_damaged(entry.sha256)
+
+    # Other copies on this machine; a damaged one is reported only if nothing else helps.
     damaged = []
     for path in places(entry):
         if cache.is_intact(path, entry.sha256):
@@ -151,6 +154,7 @@ def locate(entry: Entry, *, quiet: bool = False) -> Path:
             )
         if cache.exists(path):
             damaged.append(f"{path}: its SHA-256 is not the {entry.sha256} of {entry.origin}")
+
     from . import download
 
     try:
@@ -218,7 +222,8 @@ def _default() -> Entry:
 def _entry_of_file(path: Path) -> Entry:
     path = path.expanduser().absolute()
     try:
-        sha256, size = cache.hash_file(path), path.stat().st_size
+        sha256 = cache.hash_file(path)
+        size = path.stat().st_size
     except OSError as error:
         raise WeightsError(
             f"cannot read the weights file {path}: {error.strerror or error}"
@@ -229,14 +234,14 @@ def _entry_of_file(path: Path) -> Entry:
 
 
 def _find_id(model_id: str) -> Entry:
-    found = catalogue.read_all()
-    entry = found.by_id(model_id) or _opened.get(model_id) or _stored(model_id)
+    manifests = catalogue.read_all()
+    entry = manifests.by_id(model_id) or _opened.get(model_id) or _stored(model_id)
     if entry is None:
         problems = catalogue.refresh()  # the id may be newer than the copy of a manifest
-        found = catalogue.read_all()
-        entry = found.by_id(model_id)
+        manifests = catalogue.read_all()
+        entry = manifests.by_id(model_id)
         if entry is None:
-            raise WeightsError(_unknown(f"the model with id {model_id}", found, problems))
+            raise WeightsError(_unknown(f"the model with id {model_id}", manifests, problems))
     return entry
 
 
@@ -256,24 +261,25 @@ def _stored(model_id: str) -> Entry | None:
 
 def _find_name(name: str) -> Entry:
     problems = catalogue.fetch_missing()  # a manifest never read may give this name another meaning
-    found = catalogue.read_all()
-    entry = found.by_name(name)
+    manifests = catalogue.read_all()
+    entry = manifests.by_name(name)
     if entry is None:
         problems += catalogue.refresh()
-        found = catalogue.read_all()
-        entry = found.by_name(name)
+        manifests = catalogue.read_all()
+        entry = manifests.by_name(name)
         if entry is None:
-            raise WeightsError(_unknown(f"the model {name!r}", found, problems))
-    elif found.problems:
-        warnings.warn(
-            f"model {name!r}: a manifest was left out: {'; '.join(found.problems)}", stacklevel=4
-        )
+            raise WeightsError(_unknown(f"the model {name!r}", manifests, problems))
+    elif manifests.problems:
+        left_out = "; ".join(manifests.problems)
+        warnings.warn(f"model {name!r}: a manifest was left out: {left_out}", stacklevel=4)
     return entry
 
 
-def _unknown(what: str, found: catalogue.Catalogue, problems: list[str]) -> str:
-    known = [
-        f"  {m.location}: {', '.join(map(str, m.models)) or 'no models'}" for m in found.manifests
+def _unknown(what: str, manifests: catalogue.Catalogue, problems: list[str]) -> str:
+    """Where `what` was looked for, what went wrong there, and what to do."""
+    contents = [
+        f"  {m.location}: {', '.join(map(str, m.models)) or 'no models'}"
+        for m in manifests.manifests
     ]
     folders = f"Looked in {cache.directory()} (cache) and {WHEEL_DIR} (shipped)."
     advice = (
@@ -282,11 +288,13 @@ def _unknown(what: str, found: catalogue.Catalogue, problems: list[str]) -> str:
         f"{catalogue.MANIFEST_VARIABLE}; a newer model of the project itself needs a newer "
         "pillow-cwic."
     )
+
+    # One finding a line.
     return "\n".join(
         [
             f"{what} is not known here. Manifests:",
-            *known,
-            *(f"  {problem}" for problem in found.problems + problems),
+            *contents,
+            *(f"  {problem}" for problem in manifests.problems + problems),
             folders,
             advice,
         ]

@@ -3,7 +3,6 @@
 import hashlib
 import itertools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import GOLDEN as GOLDEN_FOLDER
+from processes import environment
 
 import pillow_cwic
 from pillow_cwic.entropy.range_coder import RangeReader
@@ -21,7 +22,7 @@ from pillow_cwic.format.grid import tiles
 from pillow_cwic.runtime import threads
 from pillow_cwic.weights import models
 
-FOLDER = Path(__file__).parent / "golden"
+FOLDER = GOLDEN_FOLDER
 GOLDEN = sorted(FOLDER.glob("*.cwic"))  # of the default model
 TINY = sorted((FOLDER / "tiny").glob("*.cwic"))
 
@@ -72,12 +73,12 @@ def all_fingerprints() -> dict[str, str]:
     """Fingerprints of the golden files with 1 and 2 threads, oneDNN on and off, float32 and float64."""
     found = {}
     settings = itertools.product((torch.float32, torch.float64), (1, 2), (True, False))
-    for dtype, threads, onednn in settings:
-        torch.set_num_threads(threads)
+    for dtype, count, onednn in settings:
+        torch.set_num_threads(count)
         with torch.inference_mode(), torch.backends.mkldnn.flags(enabled=onednn):
             for entropy, paths in entropy_models(dtype):
                 for path in paths:
-                    setting = f"{named(path)} {dtype} {threads} threads oneDNN {onednn}"
+                    setting = f"{named(path)} {dtype} {count} threads oneDNN {onednn}"
                     found[setting] = fingerprint(entropy, path)
     return found
 
@@ -99,7 +100,7 @@ def test_probabilities_do_not_depend_on_the_processor_or_its_settings(capability
     """Every probability and bit is the same at every CPU capability, thread count, oneDNN setting and float type."""
     result = subprocess.run(
         [sys.executable, __file__],
-        env={**os.environ, "ATEN_CPU_CAPABILITY": capability},
+        env=environment(ATEN_CPU_CAPABILITY=capability),
         capture_output=True,
         text=True,
         check=True,
@@ -175,10 +176,10 @@ def test_a_gpu_decodes_the_same_picture():
 def test_float64_is_used_where_float32_may_be_inexact(precision):
     """Permission for reduced precision is enough: whether a processor uses it depends on it and on the shapes."""
     loaded = models.load(None, torch.device("cpu"))
-    assert loaded.entropy.maps.conv1.weight.dtype == torch.float32
+    assert loaded.entropy.map.conv1.weight.dtype == torch.float32
     torch.set_float32_matmul_precision(precision)
     try:
-        assert loaded.entropy.maps.conv1.weight.dtype == torch.float64
+        assert loaded.entropy.map.conv1.weight.dtype == torch.float64
     finally:
         torch.set_float32_matmul_precision("highest")
 

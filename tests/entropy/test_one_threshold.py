@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 import tiny_model
 import torch
 from both_decoders import agree
+from coding import encode_in_tiles
 from independent_decoder import File
 from independent_entropy import Model as DocumentModel
 from independent_tile import Tile
@@ -71,7 +73,7 @@ def random_signs(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(height * 1000 + width)
     level = torch.randint(0, CONFIG.levels, (height, width), generator=generator)
     codes = (
-        torch.randn(height, width, CONFIG.planes, generator=generator)
+        torch.randn(height, width, CONFIG.channels, generator=generator)
         .cumsum(1)
         .sign()
         .to(torch.int16)
@@ -86,15 +88,15 @@ def test_a_ladder_of_none_is_a_configuration():
     """`ladder = 0` reads and writes as JSON and means one threshold; less than 0 or more than 63 is refused."""
     assert ModelConfig.from_dict(json.loads(CONFIG.to_json())) == CONFIG
     assert CONFIG.one_bit
-    assert not ModelConfig().one_bit
+    assert not tiny_model.CONFIG.one_bit
     for ladder in (-1, 64):
         with pytest.raises(ValueError, match=rf"ladder must be .* found {ladder}"):
-            ModelConfig(ladder=ladder)
+            replace(CONFIG, ladder=ladder)
 
 
 def test_codes_are_the_signs_of_the_features(loaded, pixels):
     """Where the map keeps a channel the code says whether the feature is above 0, elsewhere it is 0."""
-    codes, level, rest = analysis.Analysis(loaded, pixels).codes(4)
+    codes, level, _, rest = analysis.Analysis(loaded, pixels).coded(4)
     assert rest is None
     x = (
         torch.from_numpy(
@@ -230,11 +232,10 @@ def test_any_size_comes_back(path, document, photo, size):
     agree(File(file.getvalue(), document), file.getvalue(), found)
 
 
-def test_tiles_regions_salvage_and_the_quality_map(path, document, pixels, monkeypatch):
+def test_tiles_regions_salvage_and_the_quality_map(path, document, pixels):
     """Six tiles with a quality map: the independent decoder agrees, a region is a crop, a lost tile costs no other."""
-    monkeypatch.setattr(encoding, "TILE_SIZE", 64)
     importance = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
-    data = pillow_cwic.encode(pixels, quality=0.6, importance=importance, model=path, device="cpu")
+    data = encode_in_tiles(pixels, quality=0.6, importance=importance, model=path, device="cpu")
     file, whole = File(data, document), pillow_cwic.decode(data, device="cpu")
     assert len(file.tiles) == 6
     agree(file, data, whole)
@@ -254,7 +255,7 @@ def test_tiles_regions_salvage_and_the_quality_map(path, document, pixels, monke
 RECIPE = tiny_model.RECIPE
 for usual, here in (
     ('name = "tiny"', 'name = "signs"'),
-    ("[model]", "[model]\nladder = 0"),
+    ("ladder = 31", "ladder = 0"),
     ("[0, 3, 8, 16]", "[0, 4, 8, 16]"),
     ("quality_count = 8", "quality_count = 2"),
     ("[0, 7]", "[0, 1]"),
@@ -270,9 +271,9 @@ def test_every_parameter_learns_and_nothing_is_random():
     torch.manual_seed(3)
     x, index = torch.rand(2, 3, 48, 48), torch.tensor([1, 6])
     outcome = joint(x, index)
-    assert torch.equal(outcome.plane_bits, joint(x, index).plane_bits)
+    assert torch.equal(outcome.code_bits, joint(x, index).code_bits)
     (from_rate,) = torch.autograd.grad(
-        outcome.plane_bits.sum(), joint.encoder.codes.weight, retain_graph=True
+        outcome.code_bits.sum(), joint.encoder.codes.weight, retain_graph=True
     )
     assert float(from_rate.abs().sum()) > 0
     rate_distortion(outcome, x, index, CONFIG, recipes.LossRecipe()).loss.backward()

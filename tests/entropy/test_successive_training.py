@@ -59,7 +59,7 @@ def test_without_the_importance_map_everything_is_kept_and_the_map_is_free():
         without, _ = outcome_and_loss(joint)
     assert float(without.level.min()) == joint.config.levels - 1 > float(with_map.level.min())
     assert float(without.map_bits.sum()) == 0 < float(with_map.map_bits.sum())
-    assert (without.plane_bits > with_map.plane_bits).all()
+    assert (without.code_bits > with_map.code_bits).all()
 
 
 def test_the_map_starts_open():
@@ -75,15 +75,15 @@ def test_exploring_opens_maps_further_but_never_closes_one():
     joint = tiny_model.joint().train()
     torch.manual_seed(2)
     p = torch.rand(400, 1, 3, 3)
-    assert joint.opened(p) is p
+    assert joint.raise_importance(p) is p
     joint.explore = 0.25
-    opened = joint.opened(p)
+    opened = joint.raise_importance(p)
     raised = (opened > p).flatten(1).any(1)
     assert (opened >= p).all()
     assert 40 < int(raised.sum()) < 130
     floors = opened.flatten(1).amin(1)[raised]
     assert float(floors.min()) < 0.2 < 0.8 < float(floors.max())
-    assert joint.eval().opened(p) is p
+    assert joint.eval().raise_importance(p) is p
 
 
 def test_codes_are_chosen_as_the_coder_chooses():
@@ -110,7 +110,7 @@ def test_learning_on_chosen_codes():
         rounded, _ = outcome_and_loss(joint.eval())
         joint.choose = True
         chosen, _ = outcome_and_loss(joint)
-    assert float(chosen.plane_bits.sum()) < float(rounded.plane_bits.sum())
+    assert float(chosen.code_bits.sum()) < float(rounded.code_bits.sum())
     _, loss = outcome_and_loss(joint.train())
     loss.backward()
     assert not [
@@ -127,9 +127,9 @@ def test_noise_stands_for_rounding_only_while_training():
     with torch.no_grad():
         a, b = joint(x, index), joint(x, index)
         assert torch.equal(a.picture, b.picture)
-        assert not torch.equal(a.plane_bits, b.plane_bits)
+        assert not torch.equal(a.code_bits, b.code_bits)
         joint.eval()
-        assert torch.equal(joint(x, index).plane_bits, joint(x, index).plane_bits)
+        assert torch.equal(joint(x, index).code_bits, joint(x, index).code_bits)
 
 
 def started(seed: int = 1) -> tuple[JointCodec, torch.Tensor]:
@@ -156,7 +156,7 @@ def test_the_start_is_a_transform_codec():
         assert float(((back - x) ** 2).mean()) < 0.1 * float((centred**2).mean())
         costs = [joint(x, torch.full((len(x),), q)) for q in (0, 7)]
     errors = [float(((o.picture - back) ** 2).mean()) for o in costs]
-    bits = [float(o.plane_bits.mean()) for o in costs]
+    bits = [float(o.code_bits.mean()) for o in costs]
     assert errors[0] > 4 * errors[1]
     assert bits[0] < 0.7 * bits[1]
 

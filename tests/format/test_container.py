@@ -2,8 +2,6 @@
 
 import io
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,10 +22,12 @@ from container_files import (
     head,
     section,
 )
+from places import ROOT
 
 from pillow_cwic.errors import CwicError, FormatError
 from pillow_cwic.format import container
 from pillow_cwic.format.container import Container, Header, Metadata, Section
+from pillow_cwic.runtime import files
 
 
 def test_golden_bytes_are_written() -> None:
@@ -60,7 +60,7 @@ def test_golden_bytes_are_read() -> None:
 
 def test_format_document_shows_the_golden_file() -> None:
     """The annotated dump in docs/format.md is this file, byte for byte."""
-    text = (Path(__file__).parents[1] / "docs" / "format.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
     dump = text.split("<!-- golden file -->")[1].split("```")[1]
     rows = [line.split("|") for line in dump.splitlines()[2:]]
     shown = b""
@@ -120,15 +120,6 @@ def test_largest_images() -> None:
         )
 
 
-def test_quality_is_the_index_over_63() -> None:
-    """The dial's ends are exactly 0 and 1, and index 21 is a third."""
-    assert [replace(HEADER, quality_index=index).quality for index in (0, 21, 63)] == [
-        0.0,
-        1 / 3,
-        1.0,
-    ]
-
-
 def test_overhead_of_one_tile() -> None:
     """A one-tile RGB file without metadata costs 52 bytes beyond its stream, of the 64 promised."""
     header = Header(768, 512, 3, False, 30, MODEL)
@@ -177,19 +168,18 @@ def test_headers_with_different_sections_are_equal() -> None:
     assert len({listed, HEADER, replace(HEADER, quality_index=20)}) == 2
 
 
-def test_importing_the_container_loads_no_framework() -> None:
+def test_importing_the_container_loads_no_framework(fresh_python: Callable[..., str]) -> None:
     """The container needs the standard library only: no torch, PIL or numpy comes with it."""
-    package = str(Path(container.__file__).parent)
+    package = str(files.package_folder())
     code = f"""
 import sys, types
 bare = types.ModuleType("pillow_cwic")  # without the package's own __init__, which registers with Pillow
 bare.__path__ = [{package!r}]
 sys.modules["pillow_cwic"] = bare
-import pillow_cwic.container
+import pillow_cwic.format.container
 print(sorted({{"torch", "PIL", "numpy", "constriction", "safetensors"}} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert fresh_python(code).strip() == "[]"
 
 
 # --- the header alone -------------------------------------------------------------------------------------------------
@@ -227,6 +217,7 @@ def test_read_header_takes_anything(how: str, tmp_path: Path) -> None:
     if how == "file":
         source.close()
     assert found == HEADER
+    assert found.metadata == METADATA
     assert [(s.type, s.length) for s in found.sections] == LAYOUT + [
         ("TILE", len(tile)) for tile in TILES
     ]
@@ -253,20 +244,33 @@ class Counting(io.BytesIO):
         return part
 
 
-def test_read_header_reads_no_payload() -> None:
-    """Of a seekable file, only signature, HEAD and eight bytes per further section are read."""
+def test_read_header_reads_no_payload_but_metadata() -> None:
+    """Of a seekable file: signature, HEAD, metadata, and eight bytes of each further section."""
     source = Counting(container.write(HEADER, [bytes(40_000)] * 12, bytes(10_000), METADATA))
     container.read_header(source)
-    assert source.taken == 8 + 32 + 8 * (len(LAYOUT) - 1 + 12)
+    metadata = sum(8 + length + 4 for _, length in LAYOUT[1:-1])
+    assert source.taken == 8 + 32 + metadata + 8 * (1 + 12)
+
+
+def test_read_header_checks_the_metadata() -> None:
+    """A changed byte in any metadata payload or its checksum is an error that names the section."""
+    for part in container.read_header(FILE).sections[1:6]:
+        for position in range(part.offset + 8, part.end):
+            data = bytearray(FILE)
+            data[position] ^= 0x10
+            with pytest.raises(FormatError, match=f"section {part.type} at offset {part.offset}"):
+                container.read_header(data)
 
 
 @pytest.mark.parametrize("make", [io.BytesIO, Pipe])
 def test_read_preamble_is_header_and_metadata(make: Callable[[bytes], Any]) -> None:
     """The preamble is the header and all metadata, whatever state the tiles are in."""
-    assert container.read_preamble(make(FILE)) == (HEADER, METADATA)
+    found = container.read_preamble(make(FILE))
+    assert (found, found.metadata) == (HEADER, METADATA)
     cut = container.read_header(FILE).sections[8].offset  # behind the first tile
     padding = bytes(12 * 12)  # there must be room for the tiles that HEAD promises
-    assert container.read_preamble(make(FILE[:cut] + padding)) == (HEADER, METADATA)
+    found = container.read_preamble(make(FILE[:cut] + padding))
+    assert (found, found.metadata) == (HEADER, METADATA)
 
 
 def test_read_preamble_takes_only_the_preamble() -> None:
@@ -360,7 +364,7 @@ def test_parts_that_do_not_fit_are_value_errors(change: dict[str, Any], message:
 
 def test_a_quality_map_comes_back_byte_for_byte() -> None:
     """QMAP is kept exactly, is announced by HEAD, and stands before alpha; every cut and flip of it is noticed."""
-    header = replace(HEADER, regions=True)
+    header = replace(HEADER, has_quality_map=True)
     data = container.write(header, TILES, ALPHA, METADATA, b"a quality map")
     found = container.read(data)
     assert found == Container(header, tuple(TILES), ALPHA, METADATA, quality_map=b"a quality map")
@@ -375,6 +379,6 @@ def test_a_quality_map_comes_back_byte_for_byte() -> None:
 def test_a_quality_map_and_its_announcement_go_together() -> None:
     """write() refuses one without the other."""
     with pytest.raises(ValueError, match="announces quality_map: True, but it is missing"):
-        container.write(replace(HEADER, regions=True), TILES, ALPHA)
+        container.write(replace(HEADER, has_quality_map=True), TILES, ALPHA)
     with pytest.raises(ValueError, match="announces quality_map: False, but it is given"):
         container.write(HEADER, TILES, ALPHA, quality_map=b"p")

@@ -31,8 +31,8 @@ SHA256 = hashlib.sha256(BODY).hexdigest()
 PATH = "/models/mine.safetensors"
 FETCH = """
 import json, sys
-from pillow_cwic import download
-from pillow_cwic.manifest import Entry
+from pillow_cwic.weights import download
+from pillow_cwic.weights.manifest import Entry
 entry = Entry(**json.loads(sys.argv[1]))
 print("ready", flush=True)
 print(download.fetch(entry), flush=True)

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import independent_decoder
 import numpy as np
 import pytest
-import tiny_model
-import torch
 from both_decoders import agree
+from coding import CPU, as_codes, encode_in_tiles
 from independent_decoder import File
 from independent_entropy import Model
 from independent_tile import Tile
 from PIL import Image
+from places import GOLDEN
 
 import pillow_cwic
-from pillow_cwic import encoding
 from pillow_cwic.model import Model as PackageModel
-from pillow_cwic.networks.binarizer import LARGEST, code_integers
+from pillow_cwic.networks.binarizer import LARGEST
 from pillow_cwic.weights import models
 
-HERE = Path(__file__).parent
-DEFAULT = sorted((HERE / "golden").glob("*.cwic"))
-TINY = sorted((HERE / "golden" / "tiny").glob("*.cwic"))
-CPU = torch.device("cpu")
+DEFAULT = sorted(GOLDEN.glob("*.cwic"))
+TINY = sorted((GOLDEN / "tiny").glob("*.cwic"))
 
 
 @pytest.fixture(scope="module")
@@ -35,22 +33,14 @@ def default() -> Model:
 @pytest.fixture(scope="module")
 def golden() -> Model:
     """The golden files' tiny model in the same hands; the package knows it, too."""
-    path = HERE / "golden" / "tiny" / "tiny.safetensors"
+    path = GOLDEN / "tiny" / "tiny.safetensors"
     models.load(path, CPU)
     return Model(path.read_bytes())
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Another model's weights file: other widths, and a ladder of the usual length."""
-    path = tmp_path_factory.mktemp("format") / "tiny.safetensors"
-    tiny_model.export(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def model(tiny: Path) -> Model:
-    """The same, in the independent decoder's hands."""
+    """Another model, of other widths, in the independent decoder's hands."""
     return Model(tiny.read_bytes())
 
 
@@ -62,7 +52,8 @@ def package(tiny: Path) -> PackageModel:
 
 def test_the_independent_decoder_is_independent(fresh_python):
     """It imports neither the package nor torch nor constriction."""
-    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import independent_decoder; print(*sys.modules)"
+    folder = str(Path(independent_decoder.__file__).parent)
+    code = f"import sys; sys.path.insert(0, {folder!r}); import independent_decoder; print(*sys.modules)"
     loaded = {name.partition(".")[0] for name in fresh_python(code).split()}
     assert {"independent_entropy", "independent_tile", "independent_network"} <= loaded
     assert loaded.isdisjoint({"pillow_cwic", "torch", "constriction", "safetensors"})
@@ -113,12 +104,12 @@ def test_pictures_of_any_size_are_read_as_the_document_says(size, quality, tiny,
         agree(File(data, model), data, pillow_cwic.decode(data, device="cpu"))
 
 
-def test_tiles_and_the_quality_map_are_read_as_the_document_says(tiny, model, photo, monkeypatch):
+def test_tiles_and_the_quality_map_are_read_as_the_document_says(tiny, model, photo):
     """Six tiles, ragged at both borders, with a quality map: same levels, codes and pixels, and the same bytes."""
-    monkeypatch.setattr(encoding, "TILE_SIZE", 64)
     picture = np.asarray(photo.resize((147, 101)))
     importance = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
-    data = pillow_cwic.encode(picture, quality=0.6, importance=importance, model=tiny, device="cpu")
+    options = {"quality": 0.6, "importance": importance, "model": tiny, "device": "cpu"}
+    data = encode_in_tiles(picture, **options)
     file = File(data, model)
     assert len(file.tiles) == 6
     assert file.tiles[-1].level.shape == (3, 2)
@@ -130,17 +121,18 @@ def test_tiles_and_the_quality_map_are_read_as_the_document_says(tiny, model, ph
 @pytest.mark.parametrize("shape", [(3, 3), (1, 5), (13, 10)])
 def test_codes_of_every_size_are_read_as_the_document_says(shape, model, package):
     """Codes up to the largest and beyond, with escapes of every length, come back from the package's stream."""
-    generator = torch.Generator().manual_seed(sum(shape))
-    level = torch.full(shape, 3, dtype=torch.uint8)
-    level.view(-1)[::5] = 1
-    spread = torch.logspace(3.2, -0.5, 16)
-    codes = code_integers(torch.randn(*shape, 16, generator=generator) * spread)
-    codes[0, -1, :4] = torch.tensor([LARGEST, -LARGEST, 6000, -33])  # one that no writer may write
-    codes *= torch.arange(16) < torch.tensor(package.config.kept_planes)[level.long()][..., None]
-    stream = package.entropy.encode(codes, level, 6)
+    generator = np.random.default_rng(sum(shape))
+    level = np.full(shape, 3, np.uint8)
+    level.reshape(-1)[::5] = 1
+    spread = np.logspace(3.2, -0.5, 16)
+    codes = np.rint(generator.normal(size=(*shape, 16)) * spread).clip(-LARGEST, LARGEST)
+    codes[0, -1, :4] = [LARGEST, -LARGEST, 6000, -33]  # one that no writer may write
+    codes *= np.arange(16) < np.array(package.config.kept_planes)[level][..., None]
+    codes = codes.astype(np.int16)
+    stream = package.entropy.encode(as_codes(codes), as_codes(level), 6)
     tile = Tile(model, 6, shape, stream)
-    assert np.array_equal(tile.level, level.numpy())
-    assert np.array_equal(tile.codes, codes.numpy())
+    assert np.array_equal(tile.level, level)
+    assert np.array_equal(tile.codes, codes)
     assert tile.rewritten() == stream
     asked = {bit.question for bit in tile.bits[tile.level_bits :]}
     assert asked >= {

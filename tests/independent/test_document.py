@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 from independent_decoder import File
 from independent_entropy import Model, RangeDecoder
 from independent_tile import Bit, Decision, Tile
+from places import GOLDEN, ROOT
 
-HERE = Path(__file__).parent
-FOLDER = HERE / "golden" / "tiny"
-DOCUMENT = (HERE.parent / "docs" / "format.md").read_text(encoding="utf-8")
+FOLDER = GOLDEN / "tiny"
+DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 VECTORS = DOCUMENT.split("### Test vectors")[1].split("\n## ")[0]
 
 

@@ -5,26 +5,31 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from coding import CPU
 from independent_entropy import Model
+from places import GOLDEN, ROOT
 
 from pillow_cwic.entropy.ladder import Ladder
-from pillow_cwic.networks.config import ModelConfig
+from pillow_cwic.model import Model as PackageModel
 from pillow_cwic.weights import models
 
-HERE = Path(__file__).parent
-GOLDEN = HERE / "golden" / "tiny" / "tiny.safetensors"
-DOCUMENT = (HERE.parent / "docs" / "format.md").read_text(encoding="utf-8")
+TINY = GOLDEN / "tiny" / "tiny.safetensors"
+DOCUMENT = (ROOT / "docs" / "format.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def model() -> Model:
     """The golden weights file as the independent decoder reads it."""
-    return Model(GOLDEN.read_bytes())
+    return Model(TINY.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def shipped() -> PackageModel:
+    """The default model as the package loads it."""
+    return models.load(None, CPU)
 
 
 def section(title: str) -> str:
@@ -40,14 +45,22 @@ def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line] for line in lines]
 
 
-def test_the_documents_fields_are_the_configurations():
-    """The fields, and the values that missing ones take, are those of the package's configuration."""
+def test_the_documents_fields_are_the_configurations(shipped):
+    """The fields are those of the package's configuration; the shipped model's values are its file's."""
+    head, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in section("Fields").splitlines()
+        if line.startswith("|") and "---" not in line
+    )
     found: dict[str, object] = {}
-    for names, value, *_ in table(section("Fields")):
-        fields, values = re.findall(r"`(\w+)`", names), json.loads(f"[{value}]")
-        shared = values if len(fields) == len(values) else [values]
-        found |= dict(zip(fields, shared, strict=True))
-    config = asdict(ModelConfig())
+    for row in rows:
+        cells = dict(zip(head, row, strict=True))
+        text = cells[models.find(None).name]
+        text = cells["value if missing"] if text == "the same" else text
+        names, values = re.findall(r"`(\w+)`", cells["field"]), json.loads(f"[{text}]")
+        shared = values if len(names) == len(values) else [values]
+        found |= dict(zip(names, shared, strict=True))
+    config = asdict(shipped.config)
     assert found == {
         name: list(value) if isinstance(value, tuple) else value for name, value in config.items()
     }
@@ -153,7 +166,7 @@ def limits(name: str, model: Model) -> list[int]:
 
 def test_the_documents_bound_is_the_packages(model):
     """The largest sum of each layer, worked out as section 8 says, is what the package proves to be small enough."""
-    package = models.load(GOLDEN, torch.device("cpu")).entropy.bounds
+    package = models.load(TINY, CPU).entropy.bounds
     found = {}
     for name in (
         name.removesuffix(".weight") for name in model.tensors if name.endswith(".weight")
@@ -184,9 +197,9 @@ def test_no_stream_holds_a_larger_code_than_the_document_says():
     ]
 
 
-def test_the_documents_reach_of_a_pixel_is_the_decoders():
-    """The number of code positions in brackets is the halo that the package gives windows by default."""
+def test_the_documents_reach_of_a_pixel_is_the_decoders(shipped):
+    """The number of code positions in brackets is the halo that the package gives windows of the default model."""
     text = DOCUMENT.split("### Layers")[1].split("### ")[0]
     (formula, reach) = re.findall(r"^(1 \+ b16 .*?) +\[(\d+)\]$", text, re.MULTILINE)[0]
-    assert int(reach) == ModelConfig().decoder_halos[-1]
+    assert int(reach) == shipped.config.decoder_halos[-1]
     assert formula == "1 + b16 + ceil((4 * (b4 + 1) + 8 * b8) / 16)"

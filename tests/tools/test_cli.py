@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from processes import environment, run
 
 import pillow_cwic
 from pillow_cwic.metrics import pictures
@@ -30,15 +32,6 @@ def png(photo: Image.Image, tmp_path: Path) -> Path:
 def dpi_of(path: Path) -> tuple[float, float]:
     with Image.open(path) as image:
         return image.info["dpi"]
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The program as a user runs it."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(pillow_cwic.__file__).parents[1])}
-    command = [sys.executable, "-m", "pillow_cwic", *map(str, arguments)]
-    return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
 
 
 def test_there_and_back(png: Path, photo: Image.Image, tmp_path: Path) -> None:
@@ -185,7 +178,7 @@ def test_help_and_info_load_no_torch(cwic_file: Path, fresh_python: Callable[...
     """--help and info answer without loading torch."""
     code = """if True:
         import sys
-        from pillow_cwic.cli import main
+        from pillow_cwic.tools.cli import main
         try:
             main(sys.argv[1:])
         except SystemExit as stop:
@@ -256,6 +249,34 @@ def test_failures_are_one_line(
         assert captured.err.startswith("pillow-cwic: ")
         assert len(captured.err.splitlines()) == 1
     assert out.read_bytes() == b"precious"
+
+
+FULL_DISK = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+from pillow_cwic.tools.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+"""The program on a disk that takes no file of more than 100 bytes."""
+
+
+@pytest.mark.parametrize(("verb", "name"), [("encode", "out.cwic"), ("decode", "out.png")])
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_full_disk_leaves_the_old_output(
+    verb: str, name: str, exists: bool, png: Path, cwic_file: Path, tmp_path: Path
+) -> None:
+    """Where the writing breaks off, an output that was there stays, no part of a new one is left, and a line says so."""
+    out = tmp_path / "out" / name
+    out.parent.mkdir()
+    if exists:
+        out.write_bytes(b"precious")
+    source = png if verb == "encode" else cwic_file
+    command = [sys.executable, "-B", "-c", FULL_DISK, verb, str(source), str(out), "-q"]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    problem = f"[Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}: '{out}'"
+    assert done.stderr == f"pillow-cwic: {problem}\n"
+    assert [one.read_bytes() for one in out.parent.iterdir()] == [b"precious"] * exists
 
 
 def test_failure_of_the_program(cwic_file: Path, tmp_path: Path) -> None:

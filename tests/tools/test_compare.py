@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -16,19 +15,13 @@ from PIL import Image, ImageCms
 
 import pillow_cwic
 from pillow_cwic.metrics import pictures
-from pillow_cwic.tools import compare, demo, rivals
+from pillow_cwic.tools import compare, rivals
 from pillow_cwic.tools.cli import main
+from pillow_cwic.tools.rivals import RIVALS
 
 BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-
-
-@pytest.fixture(scope="module")
-def face() -> Image.Image:
-    """RGB, 256 x 192 pixels of the demo's picture."""
-    with Image.open(demo.SHIPPED) as image:
-        return image.convert("RGB").crop((120, 20, 376, 212))
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +88,9 @@ def test_every_figure_is_of_a_real_file(report: Path, face: Image.Image) -> None
         assert int(size.replace(",", "")) <= limit
         assert float(psnr) == pytest.approx(pictures.psnr(np.asarray(face), decoded), abs=0.006)
         assert float(ssim) == pytest.approx(pictures.ssim(np.asarray(face), decoded), abs=0.0006)
-    means = {row[0]: row[1:] for row in page.rows if row and row[0] in rivals.available()}
-    assert means.keys() == rivals.available().keys()
+    titles = {rival.title for rival in rivals.available()}
+    means = {row[0]: row[1:] for row in page.rows if row and row[0] in titles}
+    assert means.keys() == titles
     assert all(count == "2" for count, *_ in means.values())
 
 
@@ -154,7 +148,7 @@ def test_a_browser_shows_the_chosen_view(report: Path, view: str, tmp_path: Path
 def compare_views(report: Path) -> dict[str, np.ndarray]:
     """The views of the second picture."""
     views = {}
-    for title in ("Original", compare.OURS, *rivals.available()):
+    for title in ("Original", compare.OURS, *(rival.title for rival in rivals.available())):
         with Image.open(report / compare.view_file("a & b-2", title)) as image:
             views[title] = np.asarray(image.convert("RGB"))
     return views
@@ -210,13 +204,11 @@ def test_failures_name_the_picture(
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("search", [rivals.jpeg, rivals.jpeg2000, rivals.webp, rivals.avif])
-def test_rivals_use_what_they_are_given(
-    search: Callable[[Image.Image, int], bytes | None], face: Image.Image
-) -> None:
+@pytest.mark.parametrize("name", RIVALS)
+def test_rivals_use_what_they_are_given(name: str, face: Image.Image) -> None:
     """Each gets the best setting that fits: nearly all the bytes, never more; None if nothing fits."""
     for limit in (3_000, 8_000):
-        data = search(face, limit)
+        data = RIVALS[name].largest_within(face, limit)
         assert data is not None
         assert 0.88 * limit < len(data) <= limit
-    assert search(face, 50) is None
+    assert RIVALS[name].largest_within(face, 50) is None

@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from places import TRAINING
 from safetensors.torch import load_file, save_file
 
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.joint_codec import JointCodec
 
-SCRIPT = Path(__file__).parents[1] / "training" / "broaden.py"
+SCRIPT = TRAINING / "broaden.py"
 CHANNELS = ("quarter_channels", "eighth_channels", "sixteenth_channels")
 
 

@@ -15,6 +15,7 @@ from training_pictures import photographs
 from pillow_cwic.metrics import LUMA
 from pillow_cwic.metrics.distortion import Blur, banded, similarities
 from pillow_cwic.metrics.pictures import ssim
+from pillow_cwic.tools.rivals import RIVALS
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.curves import (
     Curve,
@@ -26,7 +27,7 @@ from pillow_cwic.training.curves import (
 )
 from pillow_cwic.training.joint_codec import JointCodec, Outcome
 from pillow_cwic.training.losses import importance_rate, ms_ssim, rate_distortion
-from pillow_cwic.training.measures import CODECS, Result, compared, measure
+from pillow_cwic.training.measures import Result, Trial, compare_trial, measure
 
 TINY = recipes.load("smoke").model
 
@@ -109,7 +110,7 @@ def test_rate_distortion_loss_by_hand() -> None:
     terms = rate_distortion(outcome, x, index, TINY, recipe.loss)
     expected = 0.0
     for k, weight in enumerate((TINY.lambda_min, TINY.lambda_max)):
-        bpp = float(outcome.plane_bits[k] + outcome.map_bits[k]) / 64**2
+        bpp = float(outcome.code_bits[k] + outcome.map_bits[k]) / 64**2
         mse = float(((outcome.picture[k] - x[k]) ** 2).mean())
         expected += (weight / 0.006) ** -0.4 * (bpp + weight * 255**2 * mse) / 2
     assert terms.loss.item() == pytest.approx(expected, rel=1e-5)
@@ -129,11 +130,13 @@ def test_first_stage_of_the_paper_has_no_importance_map() -> None:
     )
     joint.use_importance, joint.rate_trains_encoder = False, False
     outcome = joint(x, index)
-    importance_rate(outcome, x, index, recipe.model, recipe.loss, recipe.stages[0]).loss.backward()
+    importance_rate(
+        outcome, x, index, recipe.model, recipe.loss, stage=recipe.stages[0]
+    ).loss.backward()
     assert outcome.level.unique().tolist() == [15]
     assert outcome.map_bits.tolist() == [0]
     assert (
-        outcome.plane_bits.detach().item() > 0.5 * 240 * 16
+        outcome.code_bits.detach().item() > 0.5 * 240 * 16
     )  # about one bit for each of 240 planes at 4 x 4 positions
     assert joint.encoder.importance[0].weight.grad is None
     assert joint.maps.out.weight.grad is None
@@ -162,14 +165,14 @@ def test_paper_loss_charges_only_importance_above_its_target() -> None:
             index,
             recipe.model,
             recipes.LossRecipe(importance_target=target),
-            recipe.stages[1],
+            stage=recipe.stages[1],
         )
         .loss.detach()
         .item()
         for target in (mean + 0.01, mean - 0.01)
     )
     assert above - below == pytest.approx(10.0, rel=1e-2)  # gamma 1000 times 0.01
-    (outcome.plane_bits + outcome.map_bits).sum().backward()
+    (outcome.code_bits + outcome.map_bits).sum().backward()
     assert joint.encoder.stem.weight.grad is None
     assert joint.planes.step[0].out.weight.grad is not None
     assert joint.maps.out.weight.grad is not None
@@ -240,21 +243,21 @@ def test_measures_of_a_known_distortion() -> None:
     """bpp comes from the byte count, PSNR from the error; an unchanged picture has SSIM and MS-SSIM 1."""
     pixels = photographs()["rocket"][:200, :200]
     changed = np.where(pixels < 128, pixels + 5, pixels - 5).astype(np.uint8)
-    result = compared("x", 0, "p", pixels, changed, 1000)
+    result = compare_trial(Trial("x", 0, "p"), pixels, changed, 1000)
     assert result.bpp == 8 * 1000 / 200**2
     assert result.psnr == pytest.approx(20 * np.log10(255 / 5), abs=1e-9)
-    same = compared("x", 0, "p", pixels, pixels.copy(), 1)
+    same = compare_trial(Trial("x", 0, "p"), pixels, pixels.copy(), 1)
     assert (same.ssim, same.ms_ssim) == (pytest.approx(1), pytest.approx(1))
-    small = compared("x", 0, "p", pixels[:100, :10], pixels[:100, :10], 1)
+    small = compare_trial(Trial("x", 0, "p"), pixels[:100, :10], pixels[:100, :10], 1)
     assert (small.ssim, small.ms_ssim) == (None, None)
 
 
-@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("codec", RIVALS)
 def test_pillow_codecs_rise_with_their_setting(codec: str) -> None:
     """Each codec's settings rise in rate, and PSNR with them."""
-    results = list(measure(codec, "p", photographs()["chelsea"][:176, :176]))
-    if not results:
+    if not RIVALS[codec].available:
         pytest.skip(f"this Pillow does not write {codec}")
+    results = list(measure(codec, "p", photographs()["chelsea"][:176, :176]))
     assert all(a.bpp <= b.bpp and a.psnr <= b.psnr for a, b in pairwise(results))
     assert results[-1].psnr > results[0].psnr + 5
 

@@ -20,12 +20,11 @@ def test_shipped_recipes_load(name: str) -> None:
     assert sum(stage.share for stage in recipe.stages) == pytest.approx(1)
 
 
-def test_base_is_the_default_configuration() -> None:
-    """base.toml has the default shape but a narrower context network; it begins with that, ends on chosen codes."""
+def test_base_is_the_full_size() -> None:
+    """base.toml has 64 qualities and 256 channels; it begins with the context network, ends on chosen codes."""
     recipe = recipes.load("base")
-    assert recipe.model == ModelConfig(
-        context_features=192, lambda_max=0.2, ms_ssim_weight=(0.05, 0.3), ssim_weight=(0.1, 0.4)
-    )
+    assert (recipe.model.quality_count, recipe.model.channels, recipe.model.levels) == (64, 256, 16)
+    assert recipe.model.context_features == 192  # 256 would be beyond 25 MB
     assert recipe.stages[0].train == ("planes",)
     assert [stage.choose for stage in recipe.stages] == [False, False, False, True]
     assert stage_at(recipe.stages, 0.0299)[0] == 0
@@ -65,6 +64,7 @@ def test_paper_is_two_stages() -> None:
             "mapfeatures = 8",
             r"\[model\]: unknown model configuration field\(s\): mapfeatures",
         ),
+        ("ladder = 31\n", "", r"\[model\]: missing model configuration field\(s\): ladder"),
         ("[optimizer]", "[optimiser]", r"unknown key 'optimiser'"),
         ("share = 1.0", "share = 1.0\nlr = 1", r"\[\[stages\]\] 1: unknown key 'lr'"),
         ("batch = 8", 'batch = "8"', r"\[data\] batch: expected int, found '8'"),
@@ -72,8 +72,8 @@ def test_paper_is_two_stages() -> None:
         ("crop = 64", "crop = 63", r"crop: expected a multiple of 16, found 63"),
         ("share = 1.0", "share = 0.9", r"the shares must sum to 1"),
         (
-            "map_features = 8",
-            "map_features = 8\nms_ssim_weight = [0.3, 0.3]",
+            "ms_ssim_weight = [0.0, 0.0]",
+            "ms_ssim_weight = [0.3, 0.3]",
             r"needs \[data\] crop of at least 161 pixels, found 64",
         ),
         (

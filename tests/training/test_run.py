@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from ranks_of_two import environment, torchrun
+from processes import environment, torchrun
 from safetensors.torch import load_file, save_file
 from training_pictures import write_pieces
 

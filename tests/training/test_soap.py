@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks_of_two import torchrun
+from processes import torchrun
 from safetensors.torch import load_file
 from torch import nn
 from training_pictures import write_pieces
@@ -20,10 +20,10 @@ from pillow_cwic.training.soap import (
     Soap,
     first_basis,
     modes,
-    preconditioned,
+    preconditioned_weights,
+    rotate,
+    rotate_back,
     statistics,
-    turned,
-    turned_back,
 )
 
 
@@ -42,8 +42,8 @@ def test_turning_there_and_back(shape: tuple[int, ...]) -> None:
     gradient = modes(torch.randn(shape))
     assert gradient.dim() == (3 if shape[2] > 1 else 2)
     bases = [first_basis(statistic) for statistic in statistics(gradient)]
-    inside = turned(gradient, bases)
-    torch.testing.assert_close(turned_back(inside, bases), gradient, rtol=1e-4, atol=1e-5)
+    inside = rotate(gradient, bases)
+    torch.testing.assert_close(rotate_back(inside, bases), gradient, rtol=1e-4, atol=1e-5)
     for statistic in statistics(inside):
         assert float((statistic - statistic.diag().diag()).abs().max()) < 1e-3 * float(
             statistic.max()
@@ -126,7 +126,7 @@ def test_bases_stay_orthonormal() -> None:
 def test_preconditioned_are_the_mixing_convolutions() -> None:
     """SOAP takes convolutions that mix channels; linear shortcuts, depthwise filters, tables, biases stay AdamW's."""
     joint = JointCodec(recipes.load("small").model)
-    chosen = {id(weight) for weight in preconditioned(joint)}
+    chosen = {id(weight) for weight in preconditioned_weights(joint)}
     names = {name for name, parameter in joint.named_parameters() if id(parameter) in chosen}
     assert {
         "encoder.stem.weight",

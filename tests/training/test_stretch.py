@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import TRAINING
 from safetensors.torch import load_file, save_file
 
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.joint_codec import JointCodec
 
-SCRIPT = Path(__file__).parents[1] / "training" / "stretch.py"
+SCRIPT = TRAINING / "stretch.py"
 
 
 def test_gains_move_at_the_ends(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from places import TRAINING
 from safetensors.torch import load_file, save_file
 from training_pictures import write_pieces
 
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.joint_codec import JointCodec
 
-SCRIPT = Path(__file__).parents[1] / "training" / "widen.py"
+SCRIPT = TRAINING / "widen.py"
 NARROW = recipes.load("smoke").model
 WIDE = replace(NARROW, kept_planes=(0, 4, 12, 48))
 

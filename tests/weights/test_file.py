@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pillow_cwic import model
 from pillow_cwic.errors import WeightsError
-from pillow_cwic.weights import file
+from pillow_cwic.weights.file import FORMAT, read_model
 
 Parts = tuple[dict[str, Tensor], dict[str, str]]
 CPU = torch.device("cpu")
@@ -31,17 +31,9 @@ ENTROPY_LAYERS = [
 
 
 @pytest.fixture(scope="module")
-def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A well-formed weights file of a small model."""
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    tiny_model.export(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def parts(file: Path) -> Parts:
-    """Its tensors and its metadata. Tests change copies."""
-    with safe_open(file, framework="pt") as opened:
+def parts(tiny: Path) -> Parts:
+    """The tensors and the metadata of the tiny model's weights file. Tests change copies."""
+    with safe_open(tiny, framework="pt") as opened:
         return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
 
 
@@ -52,7 +44,7 @@ def load_changed(
     tensors = dict(parts[0])
     change(tensors)
     save_file(tensors, path, parts[1])
-    return file.read_model(path, CPU, id="0" * 16)
+    return read_model(path, CPU, id="0" * 16)
 
 
 def drop(name: str) -> Callable[[dict[str, Tensor]], object]:
@@ -192,9 +184,9 @@ MISSHAPEN = {
 }
 
 
-def test_the_file_itself_loads(file, parts, tmp_path):
+def test_the_file_itself_loads(tiny, parts, tmp_path):
     """What the other tests change is well-formed, also after it went through their hands."""
-    assert file.read_model(file, CPU, id="0" * 16).config == tiny_model.CONFIG
+    assert read_model(tiny, CPU, id="0" * 16).config == tiny_model.CONFIG
     assert load_changed(parts, tmp_path / "same.safetensors", dict).config == tiny_model.CONFIG
 
 
@@ -292,11 +284,11 @@ CONFIGURED = {
 def test_a_bad_configuration_is_refused_by_field(case, parts, tmp_path):
     """The message names the file, the field, and what was found."""
     fields, message = CONFIGURED[case]
-    found = {file.FORMAT: json.dumps(json.loads(parts[1][file.FORMAT]) | fields)}
+    found = {FORMAT: json.dumps(json.loads(parts[1][FORMAT]) | fields)}
     path = tmp_path / "bad.safetensors"
     save_file(parts[0], path, found)
     with pytest.raises(WeightsError) as error:
-        file.read_model(path, CPU, id="0" * 16)
+        read_model(path, CPU, id="0" * 16)
     assert str(error.value).startswith(f"bad.safetensors: bad model configuration: {message}")
 
 
@@ -308,13 +300,13 @@ def test_a_bad_configuration_is_refused_by_field(case, parts, tmp_path):
             {"format": "pt"},
             " is not a model of this version: metadata ['format'], expected 'pillow-cwic model 1'",
         ),
-        ({file.FORMAT: "{"}, ": bad model configuration: Expecting property name"),
+        ({FORMAT: "{"}, ": bad model configuration: Expecting property name"),
         (
-            {file.FORMAT: "[]"},
+            {FORMAT: "[]"},
             ": bad model configuration: expected an object with a model's fields, found []",
         ),
         (
-            {file.FORMAT: "null"},
+            {FORMAT: "null"},
             ": bad model configuration: expected an object with a model's fields, found None",
         ),
     ],
@@ -325,7 +317,7 @@ def test_wrong_metadata_is_refused(metadata, message, parts, tmp_path):
     path = tmp_path / "bad.safetensors"
     save_file(parts[0], path, metadata)
     with pytest.raises(WeightsError) as error:
-        file.read_model(path, CPU, id="0" * 16)
+        read_model(path, CPU, id="0" * 16)
     assert str(error.value).startswith(f"bad.safetensors{message}")
 
 
@@ -335,24 +327,24 @@ def test_a_configuration_of_another_size_names_the_first_tensor_that_differs(par
     save_file(
         parts[0],
         path,
-        {file.FORMAT: json.dumps(json.loads(parts[1][file.FORMAT]) | {"map_channels": 9})},
+        {FORMAT: json.dumps(json.loads(parts[1][FORMAT]) | {"map_channels": 9})},
     )
     with pytest.raises(WeightsError) as error:
-        file.read_model(path, CPU, id="0" * 16)
+        read_model(path, CPU, id="0" * 16)
     assert str(error.value) == (
         "entropy.maps.conv1.weight is torch.int16 [75, 8], expected torch.int16 [75, 9]"
     )
 
 
 @pytest.mark.parametrize("kept", [0, 7, 8, 5_000, -1], ids=lambda kept: f"bytes_{kept}")
-def test_a_truncated_file_is_refused(kept, file, tmp_path):
+def test_a_truncated_file_is_refused(kept, tiny, tmp_path):
     """A file cut off within its length field, its header or its last tensor is named as unreadable."""
     path = tmp_path / "cut.safetensors"
-    path.write_bytes(file.read_bytes()[:kept])
+    path.write_bytes(tiny.read_bytes()[:kept])
     with pytest.raises(
         WeightsError, match=r"^cut\.safetensors is not a readable safetensors file: "
     ):
-        file.read_model(path, CPU, id="0" * 16)
+        read_model(path, CPU, id="0" * 16)
 
 
 def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path):
@@ -363,4 +355,4 @@ def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path):
         with pytest.raises(
             WeightsError, match=f"^{wrong.name} is not a readable safetensors file: "
         ):
-            file.read_model(wrong, CPU, id="0" * 16)
+            read_model(wrong, CPU, id="0" * 16)

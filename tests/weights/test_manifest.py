@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pillow_cwic.errors import WeightsError
+from pillow_cwic.runtime import files
 from pillow_cwic.weights import cache, catalogue, manifest
 from pillow_cwic.weights.manifest import QualityPoint
 
@@ -30,7 +31,7 @@ def test_the_shipped_manifest_describes_the_shipped_file() -> None:
     assert shipped.default is not None
     entry = shipped.by_name(shipped.default)
     assert entry is not None
-    path = Path(manifest.__file__).parent / "data" / entry.file
+    path = files.package_data() / entry.file
     assert cache.hash_file(path) == entry.sha256
     assert path.stat().st_size == entry.bytes
     assert entry.licence == "MIT"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator
@@ -21,11 +22,10 @@ pytestmark = pytest.mark.usefixtures("cache_dir")
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(scope="module")
-def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("models") / "tiny.safetensors"
-    tiny_model.export(path)
-    return path
+@pytest.fixture
+def path(tiny: Path, tmp_path: Path) -> Path:
+    """A weights file of the test's own."""
+    return Path(shutil.copy(tiny, tmp_path))
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         seen.append(id)
         return load(path, device, id=id)
 
-    monkeypatch.setattr(model, "load", watched)
+    monkeypatch.setattr(file, "read_model", watched)
     models.forget()
     yield seen
     models.forget()
@@ -162,7 +162,7 @@ def test_a_forked_child_does_not_wait_for_the_parents_threads(
         go_on.wait(30)
         return load(*args, **options)
 
-    monkeypatch.setattr(model, "load", slow)
+    monkeypatch.setattr(file, "read_model", slow)
     thread = threading.Thread(target=models.load, args=(path, CPU))
     thread.start()
     loading.wait(30)

@@ -45,7 +45,7 @@ def test_the_default_model_is_in_the_package() -> None:
     """Without any setting, network or cache, the default is the shipped file."""
     entry = models.find(None)
     assert entry == models.find(entry.name) == models.find(entry.id) == DEFAULT
-    assert models.locate(entry) == Path(models.__file__).parent / "data" / DEFAULT.file
+    assert models.locate(entry) == models.WHEEL_DIR / DEFAULT.file
     assert not cache.directory().exists()
 
 
@@ -302,7 +302,7 @@ def test_a_retrained_file_beside_an_old_manifest_is_not_used(
 def test_looking_up_imports_neither_torch_nor_requests() -> None:
     """Finding and verifying the shipped model needs no torch, no requests and no filelock."""
     code = (
-        "import sys; from pillow_cwic import weights; weights.locate(weights.find(None));"
+        "import sys; from pillow_cwic.weights import models; models.locate(models.find(None));"
         "print(sorted({'torch', 'requests', 'filelock', 'tqdm'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
