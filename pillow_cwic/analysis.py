@@ -3,117 +3,122 @@
 Invariant: where a picture is cut into windows does not show, up to float rounding.
 """
 
-from typing import NamedTuple, Self
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .format.grid import GRID, Box, code_grid
 from .format.quality_map import Offsets
 from .model import Model
-from .networks.binarizer import remainders
-from .networks.importance import importance_level, kept
-from .networks.layers import part
-from .networks.windows import Pixels, cut, windows
-from .runtime.devices import inference
-from .runtime.machine import return_freed_memory
+from .networks.binarizer import code_integers, code_signs, remainders
+from .networks.encoder import FEATURES
+from .networks.importance import importance_level, kept_mask
+from .networks.windows import LARGEST_WINDOW, Pixels, cut, windows
+from .runtime.blas import one_blas_thread
+from .runtime.machine import available_cores
+from .runtime.threads import map_parallel
+
+Floats = NDArray[np.float32]
 
 KEPT_PIXELS = 1 << 25
-"""Pixels up to which the features of a whole picture are kept: 256 MB at 512 channels and 1/16 resolution."""
+"""Pixels up to which the features of a whole picture are kept: 256 MB at 512 channels and 1/16."""
 
 
 class Coded(NamedTuple):
     """What analysis returns: a picture, or a tile of it, at one quality."""
 
-    codes: Tensor  # int16 [h,w,n]
-    level: Tensor  # uint8 [h,w], importance levels
+    codes: NDArray[np.int16]  # [h,w,n]
+    level: NDArray[np.uint8]  # [h,w], importance levels
     quality_index: int
-    remainders: Tensor | None = None  # int8 [h,w,n]: sixteenths of a step that rounding left
+    remainders: NDArray[np.int8] | None = None  # [h,w,n]: sixteenths of a step that rounding left
 
-    def tile(self, box: Box) -> Self:
+    def tile(self, box: Box) -> Coded:
         """The part in a box of code positions."""
-        remainders = None if self.remainders is None else self.remainders[box.slices]
-        return self._replace(
-            codes=self.codes[box.slices], level=self.level[box.slices], remainders=remainders
-        )
+        left_over = None if self.remainders is None else self.remainders[box.slices]
+        return Coded(self.codes[box.slices], self.level[box.slices], self.quality_index, left_over)
 
 
 class Analysis:
-    """A picture on its way to codes; the part of the encoder that no quality changes is run once.
+    """A picture on its way to codes; the half of the encoder that no quality changes is run once.
 
-    (For pictures of more than KEPT_PIXELS it is run for each quality: time instead of memory.)
+    (For pictures of more than `kept_pixels` it is run for each quality: time instead of memory.)
     """
 
-    def __init__(self, model: Model, pixels: Pixels, offsets: Offsets | None = None) -> None:
-        """pixels uint8 [H,W,3].
-
-        offsets [h,w] are added to the quality index at each code position.
-        """
+    def __init__(
+        self,
+        model: Model,
+        pixels: Pixels,
+        offsets: Offsets | None = None,
+        *,
+        largest_window: int = LARGEST_WINDOW,
+        kept_pixels: int = KEPT_PIXELS,
+    ) -> None:
+        """pixels uint8 [H,W,3]; offsets [h,w] are added to the quality index at each position."""
         self.model = model
         self.pixels = pixels
         self.offsets = offsets
         self.grid = code_grid(pixels.shape[1], pixels.shape[0])
-        self._large = pixels.shape[0] * pixels.shape[1] > KEPT_PIXELS
-        self._kept: Tensor | None = None
+        self._cores = windows(self.grid, least=available_cores(), largest=largest_window)
+        self._is_large = pixels.shape[0] * pixels.shape[1] > kept_pixels
+        self._kept: list[Floats] | None = None  # FEATURES of the whole picture
 
     def coded(self, quality_index: int) -> Coded:
         """The picture at a quality index; without remainders where codes are signs."""
-        shape = self.grid.height, self.grid.width
-        codes = torch.empty(*shape, self.model.config.channels, dtype=torch.int16, device="cpu")
-        level = torch.empty(shape, dtype=torch.uint8, device="cpu")
-        remainders_of_all = (
-            None if self.model.config.one_bit else torch.empty_like(codes, dtype=torch.int8)
-        )
-        for core in windows(self.grid):
-            window = core.grow(self.model.config.heads_halo, self.grid)
-            with inference():
-                y, q = self._window(window, quality_index)
-                inside = core.within(window).slices
-                y, q = y[inside], q[inside]
-                whole = self.model.binarize(y)
-                codes[core.slices] = (whole * kept(q, self.model.config.first_level)).cpu()
-                level[core.slices] = q.to(torch.uint8).cpu()
-                if remainders_of_all is not None:
-                    remainders_of_all[core.slices] = remainders(y, whole).cpu()
-        if self._large:
-            return_freed_memory()
-        return Coded(codes, level, quality_index, remainders_of_all)
-
-    def picture(self, window: Box) -> Tensor:
-        """The pixels of a window on the code grid as networks see them: [1,3,H,W] in [0,1], channels last in memory."""
-        x = torch.from_numpy(cut(self.pixels, window.scale(GRID))).to(self.model.device)
-        return x.permute(2, 0, 1)[None].float() / 255
-
-    def _window(self, window: Box, quality_index: int) -> tuple[Tensor, Tensor]:
-        """Code features [h,w,n] and levels [h,w] of one window, halo included."""
         config = self.model.config
-        index = self.model.quality_input(quality_index, self.offsets, window)
-        y, logit = self.model.encoder.heads(self._features(window), index)
-        return y[0].permute(1, 2, 0), importance_level(torch.sigmoid(logit[0, 0]), config.levels)
+        shape = (self.grid.height, self.grid.width)
+        codes = np.empty((*shape, config.channels), np.int16)
+        level = np.empty(shape, np.uint8)
+        left_over = None if config.one_bit else np.empty(codes.shape, np.int8)
 
-    def _features(self, box: Box) -> Tensor:
-        """Quality-independent features [1,c,h,w] of a part of the picture."""
-        if self._large:
-            return self._computed(box)
+        def analyse(core: Box) -> None:
+            y, logit = self._heads(core, quality_index)
+            rounded = code_signs(y) if config.one_bit else code_integers(y)
+            level[core.slices] = importance_level(logit[:, :, 0], config.levels)
+            kept = kept_mask(level[core.slices], config.kept_planes)
+            codes[core.slices] = rounded * kept
+            if left_over is not None:
+                left_over[core.slices] = remainders(y, rounded)
+
+        if not self._is_large and self._kept is None:
+            self._kept = self._all_features()
+        with one_blas_thread():
+            map_parallel(analyse, self._cores)
+        return Coded(codes, level, quality_index, left_over)
+
+    def _heads(self, core: Box, quality_index: int) -> list[Floats]:
+        """Code features [h,w,n] and importance logits [h,w,1] of a core."""
+        window = core.grow(self.model.heads.halo, self.grid)
+        features = self._features(window)
+        quality = self.model.quality_input(quality_index, self.offsets, window)
+        inputs = dict(zip(FEATURES, features, strict=True))
+        return self.model.heads(inputs, quality, window, core)
+
+    def _features(self, box: Box) -> list[Floats]:
+        """FEATURES [h,w,c] of a part of the picture."""
         if self._kept is None:
-            self._kept = self._whole()
-        return part(self._kept, box)
+            return self._computed_features(box)
+        return [features[box.slices] for features in self._kept]
 
-    def _whole(self) -> Tensor:
-        """The features of the whole picture, window by window."""
-        first, *others = windows(self.grid)
-        found = self._computed(first)
-        if not others:
-            return found
-        shape = 1, found.shape[1], self.grid.height, self.grid.width
-        whole = torch.empty(shape, dtype=found.dtype, device=found.device).contiguous(
-            memory_format=torch.channels_last
-        )
-        part(whole, first).copy_(found)
-        for core in others:
-            part(whole, core).copy_(self._computed(core))
+    def _all_features(self) -> list[Floats]:
+        """FEATURES of the whole picture, window by window."""
+        with one_blas_thread():
+            parts = map_parallel(self._computed_features, self._cores)
+        if len(parts) == 1:
+            return parts[0]
+        whole = [
+            np.empty((self.grid.height, self.grid.width, part.shape[2]), np.float32)
+            for part in parts[0]
+        ]
+        for core, part in zip(self._cores, parts, strict=True):
+            for features, values in zip(whole, part, strict=True):
+                features[core.slices] = values
         return whole
 
-    def _computed(self, box: Box) -> Tensor:
-        window = box.grow(self.model.config.features_halo, self.grid)
-        return part(self.model.encoder.features(self.picture(window)), box.within(window))
+    def _computed_features(self, core: Box) -> list[Floats]:
+        window = core.grow(self.model.features.halo, self.grid)
+        pixels = cut(self.pixels, window.scale(GRID)).astype(np.float32)  # [H,W,3]
+        pixels /= 255
+        return self.model.features({"pixels": pixels}, 0.0, window, core)

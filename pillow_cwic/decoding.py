@@ -20,8 +20,6 @@ from .format.quality_map import Offsets, offsets_on_grid, unpack_quality_map
 from .weights import models
 
 if TYPE_CHECKING:
-    import torch
-
     from .model import Model
     from .options import Device, Region
 
@@ -55,8 +53,9 @@ def decode_container(
 
 def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
     """The importance level at every code position, as `pillow_cwic.importance_map` describes it."""
+    from .runtime.blas import one_blas_thread
     from .runtime.devices import resolve_device
-    from .runtime.threads import map_one_thread
+    from .runtime.threads import map_parallel
 
     parsed = container.read(data_or_file)
     header = parsed.header
@@ -69,10 +68,11 @@ def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
         stream, tile = job
         shape = (tile.height, tile.width)
         level = model.entropy.decode_level(stream or b"", shape, header.quality_index)
-        levels[tile.slices] = level.numpy()
+        levels[tile.slices] = level
 
     boxes = tiles(*header.size, header.tile_size)
-    map_one_thread(decode_tile, zip(parsed.tiles, boxes, strict=True))
+    with one_blas_thread():
+        map_parallel(decode_tile, zip(parsed.tiles, boxes, strict=True))
     return levels[: -(-header.height // GRID), : -(-header.width // GRID)]
 
 
@@ -84,21 +84,19 @@ def quality_offsets(parsed: Container) -> Offsets | None:
     return offsets_on_grid(unpack_quality_map(parsed.quality_map, size), size)
 
 
-def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.Tensor, Box]:
+def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[NDArray[np.int16], Box]:
     """Codes [h,w,n] of the tiles that a region of pixels needs; where on the code grid they lie."""
-    import torch
-
-    from .runtime.threads import map_one_thread
+    from .runtime.blas import one_blas_thread
+    from .runtime.threads import map_parallel
 
     header = parsed.header
-    halo = model.config.decoder_halos[-1]
-    needed = covering(region).grow(halo, code_grid(*header.size))
+    needed = covering(region).grow(model.decoder.halo, code_grid(*header.size))
     boxes = tiles(*header.size, header.tile_size)
     jobs = [(index, tile) for index, tile in enumerate(boxes) if tile.meets(needed)]
     first, last = jobs[0][1], jobs[-1][1]  # row-major: the corners of a rectangle of tiles
     area = Box(first.left, first.upper, last.right, last.lower)
     shape = (area.height, area.width, model.config.channels)
-    codes = torch.zeros(shape, dtype=torch.int16, device="cpu")
+    codes = np.zeros(shape, np.int16)
 
     def decode_tile(job: tuple[int, Box]) -> None:
         index, tile = job
@@ -112,7 +110,8 @@ def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[torch.T
             raise FormatError(f"tile {index} of {len(boxes)}: {error}") from error
         codes[tile.within(area).slices] = tile_codes
 
-    map_one_thread(decode_tile, jobs)
+    with one_blas_thread():
+        map_parallel(decode_tile, jobs)
     return codes, area
 
 

@@ -66,13 +66,17 @@ def encode(array: ArrayLike, options: EncodeOptions, *, tile_size: int = TILE_SI
 
 def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes]:
     """The streams of all tiles, in file order."""
-    from .runtime.threads import map_one_thread
+    from .runtime.blas import one_blas_thread
+    from .runtime.devices import import_torch
+    from .runtime.threads import map_parallel
 
     boxes = tiles(*header.size, header.tile_size)
     coded = analysis.coded(header.quality_index)
     if effort and coded.remainders is not None:
+        import_torch("effort")
         from .refinement import refine
 
         coded = refine(analysis, boxes, coded, effort)
     entropy = analysis.model.entropy
-    return map_one_thread(lambda box: entropy.encode(*coded.tile(box)), boxes)
+    with one_blas_thread():
+        return map_parallel(lambda box: entropy.encode(*coded.tile(box)), boxes)

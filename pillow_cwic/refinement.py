@@ -5,10 +5,18 @@ changed, one step or a few at a time, wherever that lowers bits + lambda * disto
 distortion's gradient comes through the decoder, the bits from the integer entropy model. Decoders
 notice nothing. Known as content-adaptive or iterative encoding (Campos et al. 2019, arXiv
 1906.01223; Yang et al. 2020, arXiv 2006.04240), there on features in place of codes.
+
+Needs PyTorch. Invariant: the caller's PyTorch, its random numbers included, stays as it was.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .analysis import Analysis, Coded
@@ -17,117 +25,160 @@ from .format.grid import GRID, Box
 from .metrics import WINDOW
 from .metrics.distortion import distortion
 from .networks.binarizer import LARGEST
-from .networks.importance import kept
-from .networks.windows import windows
-from .runtime.devices import differentiable
-from .runtime.threads import map_one_thread
+from .networks.importance import kept_mask
+from .networks.torch_network import differentiable
+from .networks.windows import cut, windows
+from .runtime.blas import one_blas_thread
 
 HALO = 4
-"""Code positions around a tile whose pixels count while its codes are refined: what the decoder's reach holds beyond
-them matters little, and memory does."""
+"""Code positions around a tile whose pixels count while its codes are refined.
+
+What the decoder's reach holds beyond them matters little, and memory does.
+"""
 
 STRIP = 48
 """Largest height in code positions of the strips in which gradients are computed: memory again."""
 
 CURVATURE = 20.0
-"""First guess of the cost's second derivative in a code, in bits per squared step: gains make it alike for all codes.
-Afterwards it is measured, between these limits:"""
-FLATTEST, STEEPEST = 10.0, 200.0
+"""First guess of the cost's second derivative in a code, in bits per squared step.
 
-FIRST_SHARE, LAST_SHARE = 0.8, 0.32
+Gains make it alike for all codes. Afterwards it is measured, between the two limits below.
+"""
+
+FLATTEST = 10.0
+STEEPEST = 200.0
+
+FIRST_SHARE = 0.8
+LAST_SHARE = 0.32
 """Shares of the promising changes that are made in the first pass and in the last.
 
-Made all at once, they correct the
-same error many times over."""
+Made all at once, they would correct the same error many times over.
+"""
 
 TEMPERATURE = 0.6
-"""How much worse a change may be, in bits, as the mean of an exponential distribution: in the first pass; it falls to 0
-in the last. As in annealing, a search that takes only what helps at once stops early."""
+"""How much worse a change may be, in bits: the mean of an exponential distribution.
+
+In the first pass; it falls to 0 in the last. As in annealing, a search that takes only what helps
+at once stops early.
+"""
 
 FARTHEST = 8
-"""Steps that a code may go in one pass: photographs need one, but the encoder may be far off on what it never saw."""
+"""Steps that a code may go in one pass.
+
+Photographs need one, but the encoder may be far off on what it never saw.
+"""
+
+Codes = NDArray[np.int16]
 
 
-def refine(analysis: Analysis, tiles: list[Box], coded: Coded, effort: int) -> Coded:
-    """What `Analysis.coded` gave, with remainders, in `effort` passes over every tile -> better codes, without.
+def refine(
+    analysis: Analysis, tiles: list[Box], coded: Coded, effort: int, *, strip: int = STRIP
+) -> Coded:
+    """What `Analysis.coded` gave, with remainders -> the same with better codes, without them.
 
-    A pass takes about as long as four runs of the decoder. Tiles see the refined codes of those
-    before them.
+    effort: passes over every tile; one takes about as long as four runs of the decoder. Tiles see
+    the refined codes of those before them. strip: see STRIP.
     """
+    if coded.remainders is None:
+        raise ValueError(
+            "refinement starts from features that were rounded: remainders are missing"
+        )
+    refined = np.empty_like(coded.codes)
+    with one_blas_thread():
+        for box in tiles:
+            refined[box.slices] = analysis.model.entropy.chosen_codes(
+                coded.codes[box.slices],
+                coded.level[box.slices],
+                coded.remainders[box.slices],
+                coded.quality_index,
+            )
 
-    def chosen(tile: Box) -> Tensor:
-        return analysis.model.entropy.chosen_codes(*coded.tile(tile))
-
-    start = map_one_thread(chosen, tiles)
     # Whatever the caller's: gradients can't pass what is made in inference mode.
     with torch.inference_mode(False), torch.device("cpu"):
-        refined = torch.empty_like(coded.codes)
-        for tile, part in zip(tiles, start, strict=True):
-            refined[tile.slices] = part
-        for tile in tiles:
-            search = Search(analysis, coded._replace(codes=refined), tile)
-            for done in range(1, effort + 1):
-                search.step(done / effort)
-            refined[tile.slices] = search.finish()
+        for box in tiles:
+            search = Search(analysis, coded._replace(codes=refined), box, strip=strip)
+            for number in range(1, effort + 1):
+                search.step(number / effort)
+            refined[box.slices] = search.finish()
     return coded._replace(codes=refined, remainders=None)
 
 
 class Strip:
-    """A part of a tile, for which gradients take little memory: where its codes are, and what they should look like."""
+    """A part of a tile for which gradients take little memory, and what it should look like."""
 
-    def __init__(self, analysis: Analysis, quality_index: int, part: Box, core: Box) -> None:
-        window = part.grow(HALO, analysis.grid)
-        self.window = window.within(
-            core.grow(HALO, analysis.grid)
-        ).slices  # in the tile's codes, halo included
-        self.inside = part.within(window).slices  # the part in the window
-        self.own = part.within(core).slices  # the part in the tile
-        full, (rows, columns) = window.scale(GRID), analysis.pixels.shape[:2]
+    def __init__(self, analysis: Analysis, quality_index: int, area: Box, core: Box) -> None:
+        """area: the strip, in the tile `core`; both on the picture's code grid."""
+        window = area.grow(HALO, analysis.grid)
+        self.window = window.within(core.grow(HALO, analysis.grid)).slices
+        """In the tile's codes, halo included."""
+
+        self.inside = area.within(window).slices
+        """The strip in its window."""
+
+        self.own = area.within(core).slices
+        """The strip in the tile."""
+
         # What lies beyond the picture does not count, as far as similarities fit without it.
-        rows, columns = (
-            max(WINDOW, min(full.height, rows - full.upper)),
-            max(WINDOW, min(full.width, columns - full.left)),
-        )
-        self.x = analysis.picture(window)[:, :, :rows, :columns]
-        self.index = analysis.model.quality_input(quality_index, analysis.offsets, window)
-        # Its share.
-        self.pixels = (
-            self.x[0, 0].numel() * part.width * part.height // (window.width * window.height)
-        )
+        full = window.scale(GRID)
+        height, width = analysis.pixels.shape[:2]
+        rows = max(WINDOW, min(full.height, height - full.upper))
+        columns = max(WINDOW, min(full.width, width - full.left))
+        pixels = torch.from_numpy(cut(analysis.pixels, full)[:rows, :columns].copy())
+        self.original = pixels.permute(2, 0, 1)[None].float() / 255  # [1,3,H,W]
+
+        quality = analysis.model.quality_input(quality_index, analysis.offsets, window)
+        self.quality = torch.as_tensor(quality)[None].float()  # [1] or [1,h,w]
+        share = area.width * area.height / (window.width * window.height)
+        self.pixels = int(rows * columns * share)
+        """The strip's share of the window's pixels."""
+
+
+class Expected(NamedTuple):
+    """What a decoder expects of a tile's codes, and what these cost; each [h,w,n]."""
+
+    mean: Tensor  # sixteenths
+    scale: Tensor  # indices
+    bits: Tensor
 
 
 class Search:
     """One tile's codes on their way. Costs are in bits of the picture's quality index."""
 
-    def __init__(self, analysis: Analysis, coded: Coded, core: Box) -> None:
-        model, window = analysis.model, core.grow(HALO, analysis.grid)
-        quality_index = coded.quality_index
-        config, self.entropy, self.decoder = model.config, model.entropy, model.decoder
-        self.device, self.quality_index, self.inside = (
-            model.device,
-            quality_index,
-            core.within(window).slices,
-        )
-        self.codes, self.level = coded.codes[window.slices].clone(), coded.level[core.slices].long()
-        self.kept = kept(self.level, config.first_level)  # [h,w,n]
-        self.prices = torch.from_numpy(self.entropy.prices)
-        self.lagrangian = config.distortion_weight(quality_index)
-        self.similarity = config.similarity_weights(float(quality_index))
-        self.strips = [Strip(analysis, quality_index, part, core) for part in windows(core, STRIP)]
+    def __init__(self, analysis: Analysis, coded: Coded, core: Box, *, strip: int = STRIP) -> None:
+        model = analysis.model
+        window = core.grow(HALO, analysis.grid)
+        self.entropy = model.entropy
+        self.decoder = model.torch_decoder()
+        self.quality_index = coded.quality_index
+        self.lagrangian = model.config.distortion_weight(coded.quality_index)
+        self.similarity = model.config.similarity_weights(float(coded.quality_index))
+        self.strips = [
+            Strip(analysis, coded.quality_index, area, core) for area in windows(core, height=strip)
+        ]
 
+        # Codes of the tile and, around it, of its halo, which stay as they are.
+        self.codes = torch.from_numpy(coded.codes[window.slices].copy())  # int16 [h',w',n]
+        self.inside = core.within(window).slices
+        self.level = coded.level[core.slices]
+        self.kept = torch.from_numpy(kept_mask(self.level, model.config.kept_planes))  # [h,w,n]
+        self.prices = torch.from_numpy(self.entropy.codes.ladder.prices)
+
+        # Where the quality map asks for more, distortion weighs more: here, bits weigh less.
         self.worth = torch.ones(core.height, core.width, 1)  # of a bit
         if analysis.offsets is not None:
-            # Where a region has a higher quality, distortion weighs more: here, bits weigh less.
-            index = analysis.model.quality_input(quality_index, analysis.offsets, core)[
-                0
-            ].cpu()  # [h,w]
-            self.worth = (self.lagrangian / config.distortion_weight(index.float()))[..., None]
-        self.curvature = CURVATURE * self.worth  # [h,w,1]
-        self.slopes = self.squares = torch.zeros_like(self.worth)
-        self.last: tuple[Tensor, Tensor] | None = (
-            None  # gradient and changes [h,w,n] of the pass before
-        )
-        self.best, self.least = self.core.clone(), float("inf")
+            quality = model.quality_input(coded.quality_index, analysis.offsets, core)
+            weight = model.config.distortion_weight(torch.as_tensor(quality).float())
+            self.worth = (self.lagrangian / weight)[..., None]
+
+        # The curvature around each position, and the sums that it is measured from, [h,w,1].
+        self.curvature = CURVATURE * self.worth
+        self.slopes = torch.zeros_like(self.worth)
+        self.squares = torch.zeros_like(self.worth)
+        self.last: tuple[Tensor, Tensor] | None = None
+        """Gradient and changes [h,w,n] of the pass before."""
+
+        self.best = self.core.clone()
+        self.least_cost = float("inf")
         self.generator = torch.Generator("cpu").manual_seed(0)
 
     @property
@@ -138,99 +189,121 @@ class Search:
     def step(self, progress: float) -> None:
         """One pass: of the changes that promise a lower cost, make a random share.
 
-        Progress runs up to 1.
+        progress runs up to 1.
         """
+        gradient, expected = self._look()
         share = FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * progress
-        gradient, mean, scale, bits = self._look()
         with torch.inference_mode():
-            self._measure(gradient)
+            self._measure_curvature(gradient)
+
             # Towards less distortion by Newton's step; or, for the sake of the bits, by one the
             # other way.
-            nearer = -gradient.sign() * (gradient.abs() / self.curvature).round().clamp(1, FARTHEST)
-            ways = nearer, gradient.sign()
-            costs = [
-                way * gradient
-                + way.square() * self.curvature / 2
-                + self.worth * (self._bits(way.long(), mean, scale) - bits)
-                for way in ways
-            ]
-            allowed = torch.empty_like(bits).exponential_(generator=self.generator) * (
-                TEMPERATURE * (1 - progress)
-            )
-            made = self.kept & (torch.minimum(*costs) < allowed * self.worth)
+            newton = (gradient.abs() / self.curvature).round().clamp(1, FARTHEST)
+            nearer = -gradient.sign() * newton
+            cheaper = gradient.sign()
+            cost_nearer = self._cost_of(nearer, gradient, expected)
+            cost_cheaper = self._cost_of(cheaper, gradient, expected)
+            cost = torch.minimum(cost_nearer, cost_cheaper)
+
+            # What may be made: codes that exist, and a little loss, ever less.
+            allowed = torch.empty_like(cost).exponential_(generator=self.generator)
+            allowed *= TEMPERATURE * (1 - progress)
+            made = self.kept & (cost < allowed * self.worth)
             made &= torch.rand(made.shape, generator=self.generator) < share
-            changes = torch.where(costs[0] < costs[1], *ways) * made
-            self.last = gradient, changes
+
+            changes = torch.where(cost_nearer < cost_cheaper, nearer, cheaper) * made
+            self.last = (gradient, changes)
             self.core.add_(changes.to(torch.int16)).clamp_(-LARGEST, LARGEST)
 
-    def finish(self) -> Tensor:
-        """The best codes found, int16 [h,w,n]."""
-        self._look(differentiate=False)
-        return self.best
+    def finish(self) -> Codes:
+        """The best codes of all passes, int16 [h,w,n]."""
+        self._keep_if_best(self._distortion_cost(), self._expected())
+        return self.best.numpy()
 
-    def _look(self, differentiate: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Keep the codes if they are the best so far.
+    def _cost_of(self, change: Tensor, gradient: Tensor, expected: Expected) -> Tensor:
+        """By how much every change alone would raise the cost, [h,w,n]."""
+        distortion_cost = change * gradient + change.square() * self.curvature / 2
+        bits = self._bits(change.long(), expected.mean, expected.scale) - expected.bits
+        return distortion_cost + self.worth * bits
 
-        The distortion's gradient, means, scale indices, bits [h,w,n].
-        """
-        mean, scale = self._expected()
-        cost, gradient = self._distortion(differentiate)
+    def _look(self) -> tuple[Tensor, Expected]:
+        """The distortion's gradient [h,w,n], and what is expected; keeps the best codes."""
+        expected = self._expected()
+        cost, gradient = self._distortion_gradient()
+        self._keep_if_best(cost, expected)
+        return gradient, expected
+
+    def _keep_if_best(self, distortion_cost: float, expected: Expected) -> None:
         with torch.inference_mode():
-            bits = self._bits(0, mean, scale)
-            cost += float((bits * self.kept * self.worth).sum())
-            if cost < self.least:
-                self.best, self.least = self.core.clone(), cost
-        return gradient, mean, scale, bits
+            cost = distortion_cost + float((expected.bits * self.kept * self.worth).sum())
+            if cost < self.least_cost:
+                self.best = self.core.clone()
+                self.least_cost = cost
 
-    def _expected(self) -> tuple[Tensor, Tensor]:
-        """Means and scale indices of the codes as they are.
+    def _expected(self) -> Expected:
+        """Means and scale indices of the codes as they are, and their bits."""
+        with one_blas_thread():
+            mean, scale = self.entropy.codes.distributions(
+                self.core.numpy(), self.level, self.quality_index
+            )
+        with torch.inference_mode():
+            both = torch.from_numpy(mean).long(), torch.from_numpy(scale).long()
+            return Expected(*both, self._bits(0, *both))
 
-        On one thread, as all entropy coding.
-        """
-        (both,) = map_one_thread(
-            lambda codes: self.entropy.distributions(codes, self.level, self.quality_index),
-            [self.core],
-        )
-        return both
+    def _distortion_cost(self) -> float:
+        """Lambda times the distortion, in bits."""
+        with differentiable(False):
+            return sum(self._strip_cost(strip, self._window(strip)).item() for strip in self.strips)
 
-    def _distortion(self, differentiate: bool) -> tuple[float, Tensor]:
-        """The distortion's cost, and its gradient in the tile's codes [h,w,n]."""
-        total, gradient = 0.0, torch.zeros(self.core.shape)
+    def _distortion_gradient(self) -> tuple[float, Tensor]:
+        """The same, and its gradient in the tile's codes [h,w,n]."""
+        total = 0.0
+        gradient = torch.zeros(self.core.shape)
         for strip in self.strips:
-            with differentiable(differentiate):
-                # [1,n,h,w].
-                codes = self.codes[strip.window].to(self.device).float().permute(2, 0, 1)[None]
-                codes.requires_grad_(differentiate)
-                picture = self.decoder(codes, strip.index)[
-                    :, :, : strip.x.shape[2], : strip.x.shape[3]
-                ].clamp(0, 1)
-                mean = self.lagrangian * distortion(picture, strip.x, *self.similarity)[2].sum()
-                total += mean.item() * strip.pixels
-                if differentiate:
-                    (found,) = torch.autograd.grad(mean * strip.x[0, 0].numel(), codes)
-                    gradient[strip.own] = found[0].permute(1, 2, 0)[strip.inside].cpu()
+            with differentiable():
+                codes = self._window(strip).requires_grad_()
+                cost = self._strip_cost(strip, codes)
+                scale = strip.original[0, 0].numel() / strip.pixels
+                (slope,) = torch.autograd.grad(cost * scale, codes)  # [1,n,h',w']
+            total += cost.item()
+            gradient[strip.own] = slope[0].permute(1, 2, 0)[strip.inside].cpu()
         return total, gradient
 
+    def _window(self, strip: Strip) -> Tensor:
+        """The codes of a strip and its halo as the decoder takes them, [1,n,h',w']."""
+        codes = self.codes[strip.window].to(self.decoder.device)
+        return codes.float().permute(2, 0, 1)[None]
+
+    def _strip_cost(self, strip: Strip, codes: Tensor) -> Tensor:
+        """Lambda times the distortion of a strip, by its own share of the window's pixels."""
+        device = self.decoder.device
+        rows, columns = strip.original.shape[2:]
+        picture = self.decoder(codes, strip.quality.to(device))[:, :, :rows, :columns]
+        original = strip.original.to(device)
+        mean = distortion(picture.clamp(0, 1), original, *self.similarity)[2].sum()
+        return self.lagrangian * mean * strip.pixels
+
     def _bits(self, change: int | Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-        """Bits of every code after a change by as many steps, [h,w,n].
+        """Bits of every code after a change, [h,w,n]; also of those that do not exist."""
+        columns = self.prices.shape[1]
+        distance = ((self.core.long() + change) * UNIT - mean).abs_().clamp_(max=columns - 1)
+        return self.prices.view(-1)[scale * columns + distance]
 
-        Also of those that do not exist.
-        """
-        distance = (
-            ((self.core.long() + change) * UNIT - mean).abs_().clamp_(max=self.prices.shape[1] - 1)
-        )
-        return self.prices.view(-1)[scale * self.prices.shape[1] + distance]
-
-    def _measure(self, gradient: Tensor) -> None:
-        """The curvature around each position, from what the last changes did to the gradient there."""
+    def _measure_curvature(self, gradient: Tensor) -> None:
+        """The curvature around each position, from what the last changes did to the gradient."""
         if self.last is None:
             return
         before, changes = self.last
         self.slopes = self.slopes / 2 + ((gradient - before) * changes).sum(2, keepdim=True)
         self.squares = self.squares / 2 + changes.square().sum(2, keepdim=True)
-        slopes, squares = (
-            F.avg_pool2d(x.permute(2, 0, 1), 5, 1, 2, count_include_pad=False).permute(1, 2, 0)
-            for x in (self.slopes, self.squares)
-        )
-        self.curvature = (slopes + CURVATURE * self.worth / 10) / (squares + 0.1)
-        self.curvature = self.curvature.clamp(FLATTEST * self.worth, STEEPEST * self.worth)
+        slopes = _mean_around(self.slopes)
+        squares = _mean_around(self.squares)
+
+        # The first guess counts for a tenth of a squared step.
+        measured = (slopes + CURVATURE * self.worth / 10) / (squares + 0.1)
+        self.curvature = measured.clamp(FLATTEST * self.worth, STEEPEST * self.worth)
+
+
+def _mean_around(x: Tensor) -> Tensor:
+    """Means over 5 x 5 positions, [h,w,1]; at the border over those that exist."""
+    return F.avg_pool2d(x.permute(2, 0, 1), 5, 1, 2, count_include_pad=False).permute(1, 2, 0)

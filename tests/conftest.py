@@ -63,7 +63,10 @@ def cwic_file(cwic_bytes: bytes, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def fresh_python() -> Callable[..., str]:
-    """Run code in a new interpreter with the same package; its stdout. Warnings there are errors, too."""
+    """Run code in a new interpreter with the same package; its stdout.
+
+    Warnings there are errors, too.
+    """
 
     def run(code: str, *arguments: object) -> str:
         command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]

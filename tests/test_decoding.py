@@ -46,7 +46,7 @@ def test_a_region_outside_the_picture_is_refused(data, region):
 
 
 def test_no_seam_between_windows(pixels, data, monkeypatch):
-    """Cutting a picture into small windows changes neither codes nor, by more than 1 of 255, pixels."""
+    """Cutting a picture into small windows changes no code, and no pixel by more than 1 of 255."""
     whole, uncut = pillow_cwic.decode(data), analysed(pixels, 25)
     monkeypatch.setattr(windows, "LARGEST_WINDOW", 5)
     assert len(windows.windows(code_grid(300, 220))) > 8
@@ -57,9 +57,10 @@ def test_no_seam_between_windows(pixels, data, monkeypatch):
 
 
 def test_no_seam_between_tiles(pixels, monkeypatch):
-    """Tiles of 64 pixels decode to the picture of one tile, and a region needs only the tiles near it.
+    """Tiles of 64 pixels decode to the picture of one tile.
 
-    Codes are only rounded here: a choice between two looks at the codes around, which end where a tile does.
+    A region needs only the tiles near it. Codes are only rounded here: a choice between two looks
+    at the codes around, which end where a tile does.
     """
     monkeypatch.setattr(Ladder, "choose", lambda self, mean, scale, codes, rest: codes)
     whole = pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.4))
@@ -74,7 +75,10 @@ def test_no_seam_between_tiles(pixels, monkeypatch):
 
 
 def test_a_lost_tile_leaves_the_others(pixels):
-    """decode_container() shows what is left of a salvaged file: pixels away from the lost tile are unchanged."""
+    """decode_container() shows what is left of a salvaged file.
+
+    Pixels away from the lost tile are unchanged.
+    """
     tiled = bytearray(encode_in_tiles(pixels, quality=0.4))
     whole = pillow_cwic.decode(bytes(tiled))
     last = container.read_header(bytes(tiled)).sections[-1]
@@ -94,7 +98,10 @@ def test_the_importance_map_is_read_from_the_file(pixels, data):
 
 
 def test_every_damaged_byte_is_an_error(cwic_bytes):
-    """200 flipped bytes and 60 truncations of a real file: each is a CwicError, none shows wrong pixels."""
+    """200 flipped bytes and 60 truncations of a real file.
+
+    Each is a CwicError, none shows wrong pixels.
+    """
     chance = random.Random(5)
     for _ in range(200):
         bad, at = bytearray(cwic_bytes), chance.randrange(len(cwic_bytes))
@@ -107,7 +114,10 @@ def test_every_damaged_byte_is_an_error(cwic_bytes):
 
 
 def test_a_forged_tile_is_an_error_or_a_picture(cwic_bytes):
-    """Random words under a right checksum: a FormatError naming the tile, or some picture, but nothing else."""
+    """Random words under a right checksum.
+
+    A FormatError naming the tile, or some picture, but nothing else.
+    """
     parsed, chance = container.read(cwic_bytes), random.Random(1)
     refused = 0
     for length in (0, 4, 40, 4000):
@@ -120,7 +130,10 @@ def test_a_forged_tile_is_an_error_or_a_picture(cwic_bytes):
 
 
 def test_a_forged_plane_is_a_named_error():
-    """Alpha that is no PNG, a cut PNG, or one of another size or mode: a FormatError that names ALPH."""
+    """Alpha that is no PNG, a cut PNG, or one of another size or mode.
+
+    A FormatError that names ALPH.
+    """
     a = np.full((20, 30, 4), 90, np.uint8)
     a[..., 3] = np.arange(600).reshape(20, 30) % 251
     parsed = container.read(pillow_cwic.encode(a))
@@ -139,7 +152,10 @@ def test_a_forged_plane_is_a_named_error():
 
 
 def test_absurd_dimensions_cost_nothing():
-    """A 60-byte file that claims 2^24 x 2^24 pixels is refused within 1 s and 100 MB, before any model is loaded."""
+    """A 60-byte file that claims 2^24 x 2^24 pixels is refused before any model is loaded.
+
+    Within 1 s and 100 MB.
+    """
     data = bytearray(pillow_cwic.encode(np.zeros((8, 8, 3), np.uint8)))
     head = container.Header(8, 8, 3, False, 31, "0" * 16)
     forged = bytearray(container.write(head, [b""]))
@@ -156,7 +172,10 @@ def test_absurd_dimensions_cost_nothing():
 
 
 def test_more_pixels_than_pillow_allows_are_refused(data, monkeypatch):
-    """Twice PIL.Image.MAX_IMAGE_PIXELS is the limit, and a region of a large picture may still be decoded."""
+    """Twice PIL.Image.MAX_IMAGE_PIXELS is the limit.
+
+    A region of a large picture may still be decoded.
+    """
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
     with pytest.raises(
         pillow_cwic.UnsupportedError, match=r"more than twice PIL\.Image\.MAX_IMAGE_PIXELS"
@@ -173,7 +192,10 @@ def test_an_unknown_model_is_named():
 
 
 def test_decoding_does_not_import_torchs_compiler(data, fresh_python):
-    """A first decode in a fresh process imports no torch._dynamo: it takes longer than all the rest together."""
+    """A first decode in a fresh process imports no torch._dynamo.
+
+    It takes longer than all the rest together.
+    """
     code = """
 import sys, pillow_cwic
 pillow_cwic.decode(bytes.fromhex(sys.argv[1]), device="cpu")

@@ -1,4 +1,7 @@
-"""The dial: what a file was saved at is what it says wherever it is read, whatever the model's number of qualities."""
+"""The dial: what a file was saved at is what it says.
+
+Wherever it is read, whatever the model's number of qualities.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,10 @@ def test_the_ends_of_the_dial_are_exact(count: int) -> None:
 
 @pytest.mark.parametrize("tenth", range(11))
 def test_a_tenth_of_the_dial_is_said_as_it_was_given(tenth: int) -> None:
-    """Of 64 qualities, those that 0, 0.1, ... 1 mean are called 0, 0.1, ... 1: the shortest decimal."""
+    """Of 64 qualities, those that 0, 0.1, ... 1 mean are called 0, 0.1, ...
+
+    1: the shortest decimal.
+    """
     assert quality_of(quality_index(tenth / 10, 64), 64) == tenth / 10
 
 
@@ -71,7 +77,7 @@ def test_a_model_of_eight_qualities_says_what_was_asked_for(
 def test_a_manifest_tells_what_an_index_means(
     tiny: Path, photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    """A process that never saw the weights file knows the dial from the manifest, and else says so."""
+    """A process that never saw the weights knows the dial from the manifest, or says so."""
     path = tmp_path / "x.cwic"
     photo.save(path, model=str(tiny), quality=1.0)
     models.forget()

@@ -111,7 +111,10 @@ def blocks_in(language: str) -> pytest.MarkDecorator:
 
 @pytest.fixture
 def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with everything that the examples name; models `ours` and `first` are known."""
+    """The current folder, with everything that the examples name.
+
+    Models `ours` and `first` are known.
+    """
     folder = tmp_path / "scene"
     for name in ("photos", "test-photos", "kodak", "team"):
         (folder / name).mkdir(parents=True)
@@ -378,7 +381,10 @@ def test_links_lead_somewhere(document: Path):
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_lines_are_short(document: Path):
-    """No line has more than 100 columns, but for tables and URLs. Model cards are written by `export`: not asked."""
+    """No line has more than 100 columns, but for tables and URLs.
+
+    Model cards are written by `export`: not asked.
+    """
     if document.parent.name == "models":
         pytest.skip("model cards are generated")
     lines = document.read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,7 @@
-"""Encoding: any size and mode, the dial and the other rates, importance; wrong options are named."""
+"""Encoding: any size and mode, the dial and the other rates, importance.
+
+Wrong options are named.
+"""
 
 import numpy as np
 import pytest
@@ -20,7 +23,10 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (15, 16), (16, 16), (17, 33), (130, 65)])
 @pytest.mark.parametrize("channels", [None, 1, 2, 3, 4])
 def test_every_size_and_mode_comes_back(size, channels):
-    """Any size from 1x1 and every mode decode to the same shape; alpha is exact; flat colour stays near."""
+    """Any size from 1x1 and every mode decode to the same shape; alpha is exact.
+
+    Flat colour stays near.
+    """
     shape = size if channels is None else (*size, channels)
     a = np.full(shape, 100, np.uint8)
     if channels in (2, 4):
@@ -46,7 +52,7 @@ def test_quality_is_a_dial_from_smallest_to_best(pixels):
 
 
 def test_features_that_are_not_kept_give_the_same_codes(pixels, monkeypatch):
-    """A picture too large for its features to stay in memory gets the codes that it would get with them."""
+    """A picture too large for its features to stay in memory gets the same codes as with them."""
     monkeypatch.setattr(windows, "LARGEST_WINDOW", 5)
     kept = analysed(pixels, 25)
     monkeypatch.setattr(analysis, "KEPT_PIXELS", 0)
@@ -95,7 +101,10 @@ def test_rate_targets_run_the_quality_independent_part_once(pixels, monkeypatch)
 
 
 def test_importance_moves_bits_to_where_it_is_bright(pixels):
-    """At about the same size, the bright half gets better and the dark half worse; None and 128 change nothing."""
+    """At about the same size, the bright half gets better and the dark half worse.
+
+    None and 128 change nothing.
+    """
     mask = np.full(pixels.shape[:2], 100, np.uint8)
     mask[:, :160] = 156
     plain, moved = (pillow_cwic.encode(pixels, quality=0.4, importance=m) for m in (None, mask))

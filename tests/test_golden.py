@@ -1,6 +1,7 @@
-"""Golden files pin format version 1 and the shipped model: what was written once is read, and written, for ever.
+"""Golden files pin format version 1 and the shipped model.
 
-Those in `golden/tiny` do so with a tiny model that lies beside them, whatever model is shipped.
+What was written once is read, and written, for ever. Those in `golden/tiny` do so with a tiny model
+that lies beside them, whatever model is shipped.
 """
 
 import io
@@ -69,7 +70,10 @@ def test_a_golden_file_decodes_to_its_picture(path):
 
 @pytest.mark.parametrize("path", BOTH)
 def test_decoded_codes_are_coded_to_the_same_bytes(path):
-    """Entropy coder and container reproduce the file byte for byte from its own codes, levels and metadata."""
+    """Entropy coder and container reproduce the file from its own codes, levels and metadata.
+
+    Byte for byte.
+    """
     data = path.read_bytes()
     parsed = container.read(data)
     header, model = parsed.header, models.load(parsed.header.model_id, CPU)
@@ -92,7 +96,7 @@ def test_golden_metadata_is_kept_byte_for_byte():
 
 
 def test_the_golden_region_file_carries_its_quality_map():
-    """A file made with `importance` says in QMAP how far each block's quality is from the header's."""
+    """A file made with `importance` says in QMAP how far each block is from the header."""
     path = FOLDER / "region.cwic"
     parsed = container.read(path.read_bytes())
     blocks = np.asarray(Image.open(io.BytesIO(parsed.quality_map))).astype(int) - 128

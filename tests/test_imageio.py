@@ -25,7 +25,7 @@ def array(photo: Image.Image) -> np.ndarray:
     return np.asarray(photo)
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_imread_takes_any_source(cwic_file: Path, cwic_bytes: bytes) -> None:
@@ -45,7 +45,10 @@ def test_imread_takes_any_source(cwic_file: Path, cwic_bytes: bytes) -> None:
     ("index", "shape"), [(None, (72, 88, 3)), (0, (72, 88, 3)), (..., (1, 72, 88, 3))]
 )
 def test_index(cwic_file: Path, index: object, shape: tuple[int, ...]) -> None:
-    """The one picture is index 0 and the default; `...` is a batch of one, in pixels and in properties."""
+    """The one picture is index 0 and the default.
+
+    `...` is a batch of one, in pixels and in properties.
+    """
     assert iio.imread(cwic_file, index=index).shape == shape
     properties = iio.improps(cwic_file, index=index)
     assert properties.shape == shape
@@ -69,7 +72,10 @@ def test_imiter(cwic_file: Path) -> None:
 
 
 def test_region(cwic_file: Path) -> None:
-    """region=(left, upper, right, lower) gives the pixels of a crop, ±1; outside the picture it is refused."""
+    """region=(left, upper, right, lower) gives the pixels of a crop, ±1.
+
+    Outside the picture it is refused.
+    """
     whole, part = iio.imread(cwic_file), iio.imread(cwic_file, region=(13, 5, 50, 61))
     assert part.shape == (56, 37, 3)
     assert_close(part, whole[5:61, 13:50])
@@ -138,12 +144,16 @@ def test_reading_properties_loads_no_torch(
     code = """if True:
         import sys, pillow_cwic
         import imageio.v3 as iio
-        print(iio.improps(sys.argv[1]).shape, iio.immeta(sys.argv[1])["mode"], "torch" in sys.modules)"""
-    assert fresh_python(code, cwic_file) == "(72, 88, 3) RGB False\n"
+        print(iio.improps(sys.argv[1]).shape, iio.immeta(sys.argv[1])["mode"])
+        print("torch" in sys.modules)"""
+    assert fresh_python(code, cwic_file) == "(72, 88, 3) RGB\nFalse\n"
 
 
 def test_damaged_file(cwic_bytes: bytes, tmp_path: Path) -> None:
-    """A damaged file is the codec's own error, with the section's name, not 'could not find a backend'."""
+    """A damaged file is the codec's own error, not 'could not find a backend'.
+
+    It names the section.
+    """
     path = tmp_path / "damaged.cwic"
     path.write_bytes(cwic_bytes[:-4])
     with pytest.raises(FormatError, match="TILE"):
@@ -158,7 +168,7 @@ def test_other_format_under_our_name(photo: Image.Image, tmp_path: Path) -> None
     assert np.array_equal(iio.imread(path.read_bytes(), extension=".cwic"), np.asarray(photo))
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------
+# --- writing --------------------------------------------------------------------------------------
 
 
 def test_imwrite_targets(array: np.ndarray, cwic_bytes: bytes, tmp_path: Path) -> None:
@@ -243,7 +253,10 @@ def test_wrong_pixels(
     message: str,
     tmp_path: Path,
 ) -> None:
-    """Pixels that are not uint8, or none at all, are refused by name; an existing file stays as it was."""
+    """Pixels that are not uint8, or none at all, are refused by name.
+
+    An existing file stays as it was.
+    """
     path = tmp_path / "precious.cwic"
     path.write_bytes(b"precious")
     with pytest.raises(error, match=message):
@@ -252,7 +265,10 @@ def test_wrong_pixels(
 
 
 def test_wrong_options(array: np.ndarray) -> None:
-    """Wrong values are ValueErrors as everywhere; an option that does not exist is a TypeError that names it."""
+    """Wrong values are ValueErrors as everywhere.
+
+    An option that does not exist is a TypeError that names it.
+    """
     with pytest.raises(ValueError, match=r"did you mean 0\.75"):
         iio.imwrite("<bytes>", array, extension=".cwic", quality=75)
     with pytest.raises(TypeError, match="optimize"):
@@ -277,7 +293,7 @@ def test_nothing_is_left_open(cwic_file: Path, photo: Image.Image) -> None:
         gc.collect()
 
 
-# --- v2 --------------------------------------------------------------------------------------------------------------
+# --- v2 -------------------------------------------------------------------------------------------
 
 
 def test_v2_imread_and_imwrite(array: np.ndarray, cwic_bytes: bytes, tmp_path: Path) -> None:

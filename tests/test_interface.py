@@ -1,4 +1,4 @@
-"""The public interface: what is in it, what its functions take, and what type checkers see of it."""
+"""The public interface: what is in it, what it takes, and what type checkers see of it."""
 
 from __future__ import annotations
 

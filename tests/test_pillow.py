@@ -31,7 +31,7 @@ def reopened(image: Image.Image, **options: object) -> Image.Image:
     return Image.open(BytesIO(saved(image, **options)))
 
 
-# --- opening ---------------------------------------------------------------------------------------------------------
+# --- opening --------------------------------------------------------------------------------------
 
 
 def test_open_reads_the_header_only(cwic_file: Path, fresh_python: Callable[..., str]) -> None:
@@ -46,7 +46,7 @@ def test_open_reads_the_header_only(cwic_file: Path, fresh_python: Callable[...,
 
 
 def test_load_without_importing_the_package_by_name(cwic_file: Path, photo: Image.Image) -> None:
-    """Path, file object and BytesIO open alike, and decode to the same pixels as pillow_cwic.decode."""
+    """Path, file object and BytesIO open alike, and decode to the pixels of pillow_cwic.decode."""
     expected = pillow_cwic.decode(cwic_file.read_bytes())
     with cwic_file.open("rb") as file:
         for source in (cwic_file, str(cwic_file), file, BytesIO(cwic_file.read_bytes())):
@@ -63,7 +63,10 @@ def test_info_names_the_model(cwic_bytes: bytes) -> None:
 
 
 def test_threads_share_an_image(cwic_file: Path) -> None:
-    """Eight threads that load one image at once get the same pixels, and it is decoded without an error."""
+    """Eight threads that load one image at once get the same pixels.
+
+    It is decoded without an error.
+    """
     with Image.open(cwic_file) as image:
         found: list[bytes] = []
         start = threading.Barrier(8)
@@ -85,7 +88,10 @@ def test_threads_share_an_image(cwic_file: Path) -> None:
     "duplicate", [copy.copy, copy.deepcopy, lambda im: pickle.loads(pickle.dumps(im))]
 )
 def test_copies(cwic_file: Path, duplicate: Callable[[Image.Image], Image.Image]) -> None:
-    """An image that was not loaded yet can be copied, deep-copied and pickled; the copy outlives the file."""
+    """An image that was not loaded yet can be copied, deep-copied and pickled.
+
+    The copy outlives the file.
+    """
     with Image.open(cwic_file) as image:
         twin = duplicate(image)
         expected = image.tobytes()
@@ -122,7 +128,10 @@ def test_loading_after_closing(cwic_file: Path) -> None:
 
 
 def test_file_is_closed_after_loading(cwic_file: Path) -> None:
-    """A file that Pillow opened is closed once the pixels are there; an open file of the caller's is left alone."""
+    """A file that Pillow opened is closed once the pixels are there.
+
+    An open file of the caller's is left alone.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("error", ResourceWarning)
         image = Image.open(cwic_file)
@@ -152,7 +161,7 @@ def test_decompression_bomb(cwic_file: Path, monkeypatch: pytest.MonkeyPatch) ->
         Image.open(cwic_file)
 
 
-# --- bad files -------------------------------------------------------------------------------------------------------
+# --- bad files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -165,14 +174,20 @@ def test_not_a_cwic(content: bytes) -> None:
 
 
 def test_truncated_anywhere(cwic_bytes: bytes) -> None:
-    """A file cut anywhere behind the signature is a CwicError, from open or from load, never a picture."""
+    """A file cut anywhere behind the signature is a CwicError, never a picture.
+
+    From open or from load.
+    """
     for length in range(8, len(cwic_bytes), 11):
         with pytest.raises(CwicError):
             Image.open(BytesIO(cwic_bytes[:length])).load()
 
 
 def test_flipped_byte_is_named(cwic_bytes: bytes) -> None:
-    """A changed byte in the pixels' section opens, and fails in load with the section's name; and again."""
+    """A changed byte in the pixels' section opens, and fails in load with the section's name.
+
+    And again.
+    """
     damaged = bytearray(cwic_bytes)
     damaged[-20] ^= 1
     image = Image.open(BytesIO(damaged))
@@ -189,7 +204,10 @@ def test_verify(cwic_bytes: bytes) -> None:
 
 
 def test_load_truncated_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """With LOAD_TRUNCATED_IMAGES the intact tiles of a cut file are shown, and a warning names the lost one."""
+    """With LOAD_TRUNCATED_IMAGES the intact tiles of a cut file are shown.
+
+    A warning names the lost one.
+    """
     flat = Image.new("RGB", (1100, 40), (200, 120, 40))  # two tiles: 1024 and 76 pixels wide
     flat.save(tmp_path / "whole.cwic", quality=0.2)
     path = tmp_path / "cut.cwic"
@@ -205,7 +223,7 @@ def test_load_truncated_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert not np.array_equal(shown[:, 1024:], whole[:, 1024:])
 
 
-# --- modes -----------------------------------------------------------------------------------------------------------
+# --- modes ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
@@ -281,7 +299,7 @@ def test_lossy_conversions_are_refused(mode: str) -> None:
         saved(Image.new(mode, (4, 4)))
 
 
-# --- options ---------------------------------------------------------------------------------------------------------
+# --- options --------------------------------------------------------------------------------------
 
 
 def test_quality_is_a_dial(photo: Image.Image) -> None:
@@ -304,7 +322,10 @@ def test_max_bytes(photo: Image.Image) -> None:
 
 
 def test_importance_moves_bits(photo: Image.Image) -> None:
-    """Where the mask is light the picture comes out better than where it is dark; images and arrays do the same."""
+    """Where the mask is light the picture comes out better than where it is dark.
+
+    Images and arrays do the same.
+    """
     mask = Image.new("L", photo.size, 0)
     mask.paste(255, (0, 0, 44, 72))
     data = saved(photo, quality=0.5, importance=mask)
@@ -353,7 +374,10 @@ def test_wrong_options(
 
 
 def test_unknown_options_are_named(photo: Image.Image) -> None:
-    """Options of other formats do no harm but are not swallowed either: a warning names them, at the caller's line."""
+    """Options of other formats do no harm but are not swallowed either.
+
+    A warning names them, at the caller's line.
+    """
     with pytest.warns(
         UserWarning, match="saving as CWIC ignores optimize, progressive; it knows quality, bpp"
     ) as caught:
@@ -370,7 +394,7 @@ def test_several_frames_are_refused(photo: Image.Image) -> None:
         saved(photo, append_images=[photo])
 
 
-# --- metadata --------------------------------------------------------------------------------------------------------
+# --- metadata -------------------------------------------------------------------------------------
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -410,9 +434,10 @@ def test_metadata_as_objects(photo: Image.Image) -> None:
 
 
 def test_what_stays_with_an_image(photo: Image.Image) -> None:
-    """An ICC profile and a comment stay with an image that is saved again, other blocks are stored when asked for.
+    """An ICC profile and a comment stay with an image that is saved again.
 
-    So it is with Pillow's PNG and JPEG. None or b"" leaves a block out.
+    Other blocks are stored when asked for. So it is with Pillow's PNG and JPEG. None or b"" leaves
+    a block out.
     """
     first = reopened(
         photo, icc_profile=ICC, comment=b"hello", exif=exif_block(), xmp=b"<x/>", dpi=(72, 72)
@@ -439,13 +464,16 @@ def test_reading_metadata_decodes_nothing(
     assert fresh_python(code, path) == "6 False\n"
 
 
-# --- failed saves ----------------------------------------------------------------------------------------------------
+# --- failed saves ---------------------------------------------------------------------------------
 
 GONE = "was emptied when it was opened for saving; what was in it is gone"
 
 
 def test_failed_save_of_an_existing_file_says_so(photo: Image.Image, tmp_path: Path) -> None:
-    """Pillow empties a file before the encoder is asked: the error's own message says that its content is gone."""
+    """Pillow empties a file before the encoder is asked.
+
+    The error's own message says that its content is gone.
+    """
     path = tmp_path / "precious.cwic"
     path.write_bytes(b"precious")
     os.utime(path, (0, 0))  # written a while ago
@@ -479,13 +507,13 @@ def test_full_disk(photo: Image.Image) -> None:
     """A disk that fills up is the system's own OSError."""
     with (
         pytest.raises(OSError, match="No space left on device"),
-        open("/dev/full", "wb", buffering=0) as file,
+        Path("/dev/full").open("wb", buffering=0) as file,
     ):
         photo.save(file, "CWIC")
 
 
 def test_pillow_pipeline(cwic_file: Path, tmp_path: Path) -> None:
-    """What pipelines do with an opened image works: thumbnail, convert, crop, compare, save as PNG."""
+    """What pipelines do with an image works: thumbnail, convert, crop, compare, save as PNG."""
     with Image.open(cwic_file) as image:
         image.convert("L").crop((0, 0, 8, 8)).save(tmp_path / "a.png")
         image.thumbnail((44, 44))

@@ -25,7 +25,10 @@ from pillow_cwic.weights import models
 
 @pytest.fixture(scope="module")
 def pixels() -> np.ndarray:
-    """A photograph's middle, 192 x 160 pixels: Gaussian windows of all five scales fit its longer side only."""
+    """A photograph's middle, 192 x 160 pixels.
+
+    Gaussian windows of all five scales fit its longer side only.
+    """
     with Image.open(demo.SHIPPED) as image:
         return np.asarray(image.convert("RGB").crop((150, 60, 342, 220)))
 
@@ -37,7 +40,10 @@ def analysed(pixels: np.ndarray, quality_index: int) -> tuple[Analysis, Coded]:
 
 
 def cost(pixels: np.ndarray, data: bytes) -> float:
-    """Bits + lambda * pixels * MSE of 8-bit samples: what training minimises, but for the similarities."""
+    """Bits + lambda * pixels * MSE of 8-bit samples.
+
+    What training minimises, but for the similarities.
+    """
     model, index = models.load(None, CPU), container.read_header(data).quality_index
     error = ((pillow_cwic.decode(data).astype(float) - pixels) ** 2).mean()
     return (
@@ -48,7 +54,10 @@ def cost(pixels: np.ndarray, data: bytes) -> float:
 
 @pytest.mark.parametrize("quality", [0.2, 0.5, 0.8])
 def test_effort_makes_files_better(pixels, quality):
-    """With six passes, bits + lambda * error fall by 1.5 %, SSIM does not fall, and the size changes little."""
+    """With six passes, bits + lambda * error fall by 1.5 %, and SSIM does not fall.
+
+    The size changes little.
+    """
     plain, refined = (
         pillow_cwic.encode(pixels, quality=quality, effort=effort) for effort in (0, 6)
     )
@@ -60,7 +69,10 @@ def test_effort_makes_files_better(pixels, quality):
 
 
 def test_refinement_minimises_the_distortion_of_the_model(pixels, monkeypatch):
-    """Shares of the similarities come from the model, linear in the quality index: more of SSIM, less of PSNR."""
+    """Shares of the similarities come from the model, linear in the quality index.
+
+    More of SSIM, less of PSNR.
+    """
     model, shown = models.load(None, CPU), []
     for share in (0.0, 1.0):
         config = replace(model.config, ms_ssim_weight=(0.0, 0.0), ssim_weight=(0.0, share))
@@ -81,7 +93,10 @@ def test_more_passes_are_better(pixels):
 
 
 def test_effort_helps_most_where_the_encoder_is_lost():
-    """A page of small text, which no photograph prepares for: ten passes gain 3 dB and more at about the same size."""
+    """A page of small text, which no photograph prepares for.
+
+    Ten passes gain 3 dB and more at about the same size.
+    """
     image = Image.new("RGB", (192, 96), "white")
     for line in range(8):
         ImageDraw.Draw(image).text(
@@ -115,7 +130,10 @@ def test_the_same_call_gives_the_same_file(pixels):
 
 
 def test_gradients_are_had_whatever_the_caller_does(pixels):
-    """no_grad, inference mode, autocast, another default device: all change nothing, with a model loaded in them."""
+    """no_grad, inference mode, autocast, another default device.
+
+    All change nothing, with a model loaded in them.
+    """
     wanted = pillow_cwic.encode(pixels, quality=0.4, effort=2)
     low = torch.autocast("cpu", dtype=torch.bfloat16)
     for context in (torch.no_grad(), torch.inference_mode(), low, torch.device("meta")):
@@ -151,7 +169,10 @@ def test_only_codes_that_exist_change(pixels):
 
 
 def test_tiles_are_refined_each_with_its_surroundings(pixels, monkeypatch):
-    """In small tiles, and in strips of them, files are as much better as in one; nearly all tiles change."""
+    """In small tiles, and in strips of them, files are as much better as in one.
+
+    Nearly all tiles change.
+    """
     monkeypatch.setattr(refinement, "STRIP", 3)
     plain, refined = (encode_in_tiles(pixels, quality=0.8, effort=effort) for effort in (0, 6))
     assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
@@ -163,7 +184,7 @@ def test_tiles_are_refined_each_with_its_surroundings(pixels, monkeypatch):
 
 
 def test_regions_keep_their_weight(pixels):
-    """With an importance picture, effort improves both halves, and leaves the bits where they were."""
+    """With an importance picture, effort improves both halves, and moves no bits."""
     mask = np.full(pixels.shape[:2], 90, np.uint8)
     mask[:, :96] = 166
     plain, refined = (
@@ -179,7 +200,10 @@ def test_regions_keep_their_weight(pixels):
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40), (17, 33, 4), (50, 9, 2)])
 def test_any_picture_can_be_refined(shape):
-    """Also tiny ones, whose similarities have to reach beyond the picture; grey; alpha stays exact."""
+    """Also tiny ones, whose similarities have to reach beyond the picture; grey.
+
+    Alpha stays exact.
+    """
     a = np.random.default_rng(2).integers(0, 256, shape, dtype=np.uint8)
     b = pillow_cwic.decode(pillow_cwic.encode(a, quality=0.9, effort=2))
     assert b.shape == a.shape
@@ -189,7 +213,10 @@ def test_any_picture_can_be_refined(shape):
 
 @pytest.mark.parametrize("limit", [450, 800, 2500])
 def test_max_bytes_holds_with_effort(pixels, limit):
-    """The refined file fits, is a refined one also where effort makes files larger, and a better one would not fit."""
+    """The refined file fits, and a better one would not.
+
+    It is a refined one also where effort makes files larger.
+    """
     data = pillow_cwic.encode(pixels, max_bytes=limit, effort=4)
     assert len(data) <= limit
     index = container.read_header(data).quality_index
@@ -199,7 +226,10 @@ def test_max_bytes_holds_with_effort(pixels, limit):
 
 @pytest.mark.parametrize("bpp", [0.12, 0.5])
 def test_bpp_is_met_with_effort(pixels, bpp):
-    """A rate target counts the refined file: at low rates effort adds more to it than a step of quality does."""
+    """A rate target counts the refined file.
+
+    At low rates effort adds more to it than a step of quality does.
+    """
     data, size = (
         pillow_cwic.encode(pixels, bpp=bpp, effort=4),
         bpp * pixels.shape[0] * pixels.shape[1] / 8,
@@ -232,7 +262,7 @@ def test_one_bit_codes_are_not_refined_silently(tmp_path):
 
 
 def test_pillow_imageio_and_the_command_line_pass_it_on(photo, tmp_path):
-    """`save(effort=)`, `imwrite(effort=)` and `encode --effort` give the file of `encode(effort=)`."""
+    """`save`, `imwrite` and the command line's `encode` give the file of `encode(effort=)`."""
     import imageio.v3 as iio
 
     wanted = pillow_cwic.encode(np.asarray(photo), quality=0.5, effort=2)

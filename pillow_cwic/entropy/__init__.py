@@ -1,4 +1,1 @@
-"""The convolutional entropy coder in exact integers (paper, section 3.4.
-
-Docs/format.md, section 5).
-"""
+"""The entropy layer: codes and importance levels of a tile <-> bytes, in exact integers."""

@@ -1,236 +1,316 @@
 """The integer codes <-> decisions with probabilities, in exact integers.
 
-Follows `context` in the arithmetic of `integer_layer`. A code is a ladder of binary decisions
-(`ladder`), whose probabilities are quotients of entries of an integer table of the logistic
-distribution. One walk serves both directions, and the coder is called once per decision and step
-for all positions together.
+Follows the float network of the codes in the arithmetic of `integer_layer`. A code is a ladder of
+binary decisions (`ladder`). One walk serves both directions, and the coder is called once per
+decision and step for all positions together.
+
+A step multiplies only what is not zero and computes only codes that exist, at each of the four
+places in a 2x2 cell. What it leaves out are exact zeros, or nobody asks for it.
 """
 
-from __future__ import annotations
-
-import copy
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from ..errors import WeightsError
 from ..networks.config import ModelConfig
-from ..networks.tensors import expected_tensor
 from . import order
-from .integer_layer import (
-    CEILING,
-    EXACT,
-    LEVEL_UNIT,
-    ONE,
-    TO_ACTIVATION,
-    TO_LOGIT,
-    IntegerWeights,
-    Layer,
-    accumulator_bound,
-    level_input,
-)
+from .integer_layer import CEILING, LEVEL_UNIT, LOGIT, ONE, Floats, IntegerWeights, Output, rounded
 from .ladder import Ladder, table_size
 from .logistic import COARSE, MEAN_MAX, OUTPUT_BITS, SCALES, SEEN, TABLE_BITS
-from .neighbourhood import patches
+from .neighbourhood import bordered, inside, squares
 from .range_coder import BitCoder
 
+Codes = NDArray[np.int16]
+Levels = NDArray[np.uint8]
+Indices = NDArray[np.intp]
+Remainders = NDArray[np.int8]
+
 CODE_UNIT = ONE // 4  # one step of a code as a network input
+FARTHEST = MEAN_MAX << OUTPUT_BITS
+PREDICTION = Output(LOGIT.shift, -FARTHEST, FARTHEST)
 
 
-class DepthwiseLayer:
-    """A 3x3 layer in which every feature sees only itself.
+class Predictions(NamedTuple):
+    """What a step expects of the codes that exist in it, in the order of the step."""
 
-    Else as `integer_layer.Layer`, whose bound it obeys.
+    indices: Indices  # of the codes in [h*w*n], [m]
+    mean: NDArray[np.int16]  # in sixteenths, [m]
+    scale: NDArray[np.int16]  # indices of scales, [m]
+
+
+class Inputs:
+    """What is known at one place in the cells, as inputs of a step's first layer.
+
+    Only inputs that are not zero everywhere are held, each with its row of the layer's weight.
     """
 
-    def __init__(self, weights: IntegerWeights, name: str, width: int) -> None:
-        weight = expected_tensor(weights.tensors, f"entropy.{name}.weight", torch.int16, (9, width))
-        bias = expected_tensor(weights.tensors, f"entropy.{name}.bias", torch.int32, (width,))
-        bound = accumulator_bound(weight, bias, torch.full((9,), CEILING), TO_ACTIVATION)
-        if bound >= EXACT:
-            raise WeightsError(
-                f"entropy.{name}: sums may reach {bound:.0f}, beyond exact arithmetic ({EXACT})"
-            )
-        weights.bounds[name] = bound
-        self.weight = weight.to(weights.dtype)
-        self.bias = (bias.double() + 2.0 ** (TO_ACTIVATION - 1)).to(weights.dtype)
+    def __init__(self, place: int, level: Levels, maps: Floats, config: ModelConfig) -> None:
+        """level [h,w] and map features [h,w,f] of the whole tile."""
+        self.place = place
+        self.positions = order.positions(place)
+        level = level[self.positions].reshape(-1)  # [r]
+        maps = maps[self.positions].reshape(len(level), -1)  # [r,f]
+        first_feature = config.levels + order.PLACES
+        self._first_code = first_feature + config.map_features
+        self._channels = config.channels
+        room = self._first_code + 2 * config.channels
+        self._values = np.empty((room, len(level)), maps.dtype)  # [in,r]
+        self._rows = np.empty(room, np.intp)
+        self._count = 0
+        present = np.unique(level).astype(np.intp)
+        self.levels = len(present)
+        self._add(present, level[:, None] == present)
+        self._add(first_feature + np.arange(config.map_features), maps)
 
-    def __call__(self, x: Tensor, shape: tuple[int, int]) -> Tensor:
-        """x [h*w,c] on a map of `shape` (h, w) -> [h*w,c]."""
-        height, width = shape
-        padded = x.new_zeros(height + 2, width + 2, x.shape[1])
-        padded[1:-1, 1:-1] = x.view(height, width, -1)
-        total = self.bias.expand(height, width, -1).clone()
-        for tap in range(9):
-            dy, dx = divmod(tap, 3)
-            total.addcmul_(padded[dy : dy + height, dx : dx + width], self.weight[tap])
-        return total.view(height * width, -1).mul_(2.0**-TO_ACTIVATION).floor_().clamp_(0, CEILING)
+    def learn(self, codes: Codes, channels: Indices) -> None:
+        """Take in the codes [h,w,n] of a step's channels [m]."""
+        values = codes[self.positions][..., channels].reshape(-1, len(channels))  # [r,m]
+        peak = np.abs(values).max(0)  # [m]
+        fine = np.flatnonzero(peak)
+        self._add(self._first_code + channels[fine], _as_input(values[:, fine]))
+        coarse = np.flatnonzero(peak >= COARSE // 2)
+        multiples = (values[:, coarse] + COARSE // 2) // COARSE
+        rows = self._first_code + self._channels + channels[coarse]
+        self._add(rows, _as_input(multiples))
+
+    def matrix(self) -> tuple[Floats, Indices]:
+        """The inputs so far [r,m], and the weight's rows [m] that they belong to.
+
+        The first `levels` of them are one-hot, as 0 and 1.
+        """
+        return self._values[: self._count].T, self._rows[: self._count]
+
+    def _add(self, rows: Indices, values: NDArray[Any]) -> None:
+        """Inputs [r,m] of the weight's rows [m]."""
+        end = self._count + len(rows)
+        self._values[self._count : end] = values.T
+        self._rows[self._count : end] = rows
+        self._count = end
 
 
-class _Step:
+def _as_input(codes: Codes) -> Codes:
+    return codes.clip(-SEEN, SEEN) * CODE_UNIT
+
+
+class Context:
+    """What is known of a tile's codes, place by place, and the memory that its steps share."""
+
+    def __init__(self, level: Levels, maps: Floats, config: ModelConfig) -> None:
+        """level [h,w], map features [h,w,f]."""
+        height, width = level.shape
+        self.shape = (height, width)
+        self.kept = np.array(config.kept_planes)[level]  # [h,w]
+        self.place = np.arange(height)[:, None] % 2 * 2 + np.arange(width) % 2  # [h,w]
+        self.start = np.arange(level.size).reshape(self.shape) * config.channels  # in [h*w*n]
+        # A tile of one row or column has no positions at some places.
+        self.inputs = [
+            Inputs(place, level, maps, config)
+            for place in range(order.PLACES)
+            if level[order.positions(place)].size
+        ]
+        features = config.context_features
+        self.padded = bordered(self.shape, features, 1, maps.dtype)  # the border stays zero
+        self.near = np.empty((height, width, features), maps.dtype)
+        self.mixed = np.empty((height * width, features), maps.dtype)
+
+    def learn(self, codes: Codes, channels: Indices) -> None:
+        """Take in the codes [h,w,n] of a step's channels [4,m]."""
+        for inputs in self.inputs:
+            inputs.learn(codes, channels[inputs.place])
+
+
+class Step:
     """The layers of one step."""
 
-    def __init__(self, weights: IntegerWeights, config: ModelConfig, step: int) -> None:
-        width, name = config.context_features, f"planes.{step}"
-        self.step, self.planes = step, config.channels
-        limits = [ONE] * (config.levels + 4) + [CEILING] * config.map_features
-        limits += [SEEN * CODE_UNIT] * (
-            2 * config.channels if step else 0
-        )  # the first step knows no codes
+    def __init__(self, weights: IntegerWeights, config: ModelConfig, number: int) -> None:
+        width = config.context_features
+        name = f"planes.{number}"
+        limits = [ONE] * (config.levels + order.PLACES) + [CEILING] * config.map_features
+        if number:  # the first step knows no codes
+            limits += [SEEN * CODE_UNIT] * (2 * config.channels)
+        self.levels = config.levels
+        self.channels = order.channels(number, config.channels)  # [4,m]
         self.hidden = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))
-        self.depth1 = DepthwiseLayer(weights, f"{name}.depth1", width)
+        self.depth1 = weights.depthwise(f"{name}.depth1", width)
         self.mid1 = weights.layer(f"{name}.mid1", [CEILING] * width, width)
-        self.depth2 = DepthwiseLayer(weights, f"{name}.depth2", width)
+        self.depth2 = weights.depthwise(f"{name}.depth2", width)
         self.mid2 = weights.layer(f"{name}.mid2", [CEILING] * width, width)
-        outputs = 2 * order.channels(step, config.channels).shape[1]
-        self.out = [_output(weights, f"{name}.out{place}", width, outputs) for place in range(4)]
+        outputs = 2 * self.channels.shape[1]
+        self.out = [
+            weights.layer(f"{name}.out{place}", [CEILING] * width, outputs, PREDICTION)
+            for place in range(order.PLACES)
+        ]
 
-    def of(self, channels: int) -> Self:
-        """The step for a tile in which no position keeps more than the first `channels`, a multiple of 16."""
-        fixed, planes = self.hidden.weight.shape[0], self.planes
-        if channels == planes:
-            return self
-        step, first = copy.copy(self), torch.arange(channels)
-        if self.step:
-            fixed -= 2 * planes
-            step.hidden = self.hidden.part(
-                rows=torch.cat([torch.arange(fixed), fixed + first, fixed + planes + first])
-            )
-        outputs = torch.arange(self.out[0].weight.shape[1]).view(2, -1)  # means and scales
-        columns = outputs[:, : outputs.shape[1] * channels // planes].flatten()
-        step.out = [out.part(columns=columns) for out in self.out]
-        return step
+    def predict(self, context: Context, count: int, quality_index: int) -> Predictions:
+        """What is to be expected of the first `count` channels of each place, where they exist."""
+        features = self._features(context, quality_index)  # [h,w,width]
+        mean = np.empty((*context.shape, count), np.int16)
+        scale = np.empty_like(mean)
+        for inputs in context.inputs:
+            here = inputs.positions
+            outputs = self._outputs(features[here], inputs.place, count)  # [h',w',2,count]
+            mean[here] = outputs[:, :, 0]
+            scale[here] = outputs[:, :, 1]
+        channels = self.channels[:, :count].take(context.place, 0)  # [h,w,count]
+        exists = channels < context.kept[..., None]
+        channels += context.start[..., None]
+        scale = (scale[exists] + SCALES // 2).clip(0, SCALES - 1)  # [m], as the other two
+        return Predictions(channels[exists], mean[exists], scale)
 
-    def features(self, x: Tensor, shape: tuple[int, int], quality_index: int) -> Tensor:
-        """Inputs of all positions [h*w,in] -> features [h*w,width]."""
-        h = self.hidden(x, (quality_index,))
-        h = self.mid1(self.depth1(h, shape))
-        return self.mid2(self.depth2(h, shape))
+    def _features(self, context: Context, quality_index: int) -> Floats:
+        """Features of all positions, [h,w,width]."""
+        within = inside(context.padded, 1)
+        for inputs in context.inputs:
+            self._first(inputs, quality_index, within[inputs.positions])
+        flat = context.mixed.shape
+        near = self.depth1(context.padded, context.near).reshape(flat)
+        within[...] = self.mid1(near, out=context.mixed).reshape(within.shape)
+        near = self.depth2(context.padded, context.near).reshape(flat)
+        return self.mid2(near, out=context.mixed).reshape(within.shape)
 
-    def distributions(self, features: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
-        """Features [h*w,width] -> means in sixteenths and scale indices of this step, int64 [h*w,m]."""
-        out = torch.empty(len(features), self.out[0].weight.shape[1], dtype=torch.int64)
-        for cell, layer in enumerate(self.out):
-            at = (place == cell).nonzero()[:, 0]
-            out[at] = layer(features[at]).long()
-        mean, scale = out.chunk(2, 1)
-        return mean, (scale + SCALES // 2).clamp(0, SCALES - 1)
+    def _first(self, inputs: Inputs, quality_index: int, out: Floats) -> None:
+        """The first layer at one place -> out [h',w',width]."""
+        hidden = self.hidden
+        x, rows = inputs.matrix()
+        weight = hidden.weight.take(rows, 0)  # [in,width]
+        # One level is on at each position: it brings along what is the same at all of this place.
+        same = hidden.bias[quality_index] + ONE * hidden.weight[self.levels + inputs.place]
+        weight[: inputs.levels] = ONE * weight[: inputs.levels] + same
+        total = (x @ weight).reshape(out.shape)  # [h',w',width]
+        rounded(total, hidden.output, out)
 
+    def _outputs(self, features: Floats, place: int, count: int) -> Floats:
+        """Features [h',w',width] at a place -> means and scales [h',w',2,count].
 
-def _output(weights: IntegerWeights, name: str, width: int, outputs: int) -> Layer:
-    """A layer to means and scale indices at one place in the cell: wider than a logit's range, in the same unit."""
-    layer = weights.layer(name, [CEILING] * width, outputs, TO_LOGIT)
-    layer.low, layer.high = -(MEAN_MAX << OUTPUT_BITS), MEAN_MAX << OUTPUT_BITS
-    return layer
+        Of the first `count` channels that the place codes.
+        """
+        layer = self.out[place]
+        height, width, inner = features.shape
+        weight = layer.weight.reshape(inner, 2, -1)[:, :, :count].reshape(inner, -1)
+        total: Floats = features.reshape(-1, inner) @ weight  # [r,2*count]
+        total += layer.bias.reshape(2, -1)[:, :count].reshape(-1)
+        return rounded(total, layer.output).reshape(height, width, 2, count)
 
 
 class CodeCoder:
     """The integer codes of a tile, in the steps of `order`."""
 
     def __init__(self, weights: IntegerWeights, config: ModelConfig) -> None:
-        self.config, self.dtype = config, weights.dtype
+        self.config = config
+        self.dtype = weights.dtype
         side = config.map_features
-        self.map_in = weights.layer(
-            "planes.map_in", [config.levels // 2 * LEVEL_UNIT, ONE] * 25, side
-        )
+        around = [config.levels // 2 * LEVEL_UNIT, ONE] * 25
+        self.map_in = weights.layer("planes.map_in", around, side)
         self.map_mid = weights.layer("planes.map_mid", [CEILING] * (9 * side), side)
-        self.steps = [_Step(weights, config, step) for step in range(len(order.STEPS))]
-        shape, half = (SCALES, table_size(config.ladder)), 1 << (TABLE_BITS - 1)
-        self.ladder = Ladder(
-            weights.table("logistic", torch.int32, shape, (0, half)).numpy(), config.ladder
-        )
+        self.steps = [Step(weights, config, number) for number in range(len(order.STEPS))]
+        shape = (SCALES, table_size(config.ladder))
+        half = 1 << (TABLE_BITS - 1)
+        table = weights.table("logistic", np.int32, shape, (0, half))
+        self.ladder = Ladder(table, config.ladder)
 
     def walk(
-        self,
-        bit_coder: BitCoder,
-        level: Tensor,
-        quality_index: int,
-        codes: Tensor | None,
-        rest: Tensor | None = None,
-    ) -> Tensor:
-        """Code the codes of a map of levels int64 [h,w].
+        self, coder: BitCoder, level: Levels, quality_index: int, codes: Codes | None
+    ) -> Codes:
+        """Code the codes [h,w,n] of a map of levels [h,w] (given: written, None: read).
 
-        Codes int16 [h*w,n] given: written, None: read.
-
-        With what rounding left of the features, rest int8 [h*w,n], the walk may write a code's
-        neighbour (`choose`). Returns the codes as coded, int16 [h,w,n], 0 where the importance mask
-        leaves a channel out.
+        Returns the codes as coded, 0 where the importance map leaves a channel out.
         """
-        out = torch.zeros(level.numel(), self.config.channels, dtype=torch.int16)
-        for at, *both in self._steps(level, quality_index, out):
-            mean, scale = (x.numpy() for x in both)
-            given = None if codes is None else codes.reshape(-1)[at].long().numpy()
-            if given is not None and rest is not None:
-                given = self.ladder.choose(mean, scale, given, rest.reshape(-1)[at].long().numpy())
-            found = self.ladder.walk(bit_coder, mean, scale, given)
-            out.view(-1)[at] = torch.from_numpy(found).to(torch.int16)
-        return out.view(*level.shape, -1)
+        coded = self._nothing(level)
+        given = None if codes is None else codes.reshape(-1)
+        for indices, mean, scale in self._steps(level, quality_index, coded):
+            wanted = None if given is None else given[indices]
+            coded.reshape(-1)[indices] = self.ladder.walk(coder, mean, scale, wanted)
+        return coded
+
+    def write_chosen(
+        self,
+        coder: BitCoder,
+        codes: Codes,
+        level: Levels,
+        remainders: Remainders,
+        quality_index: int,
+    ) -> None:
+        """Write what `chosen` gives for features rounded to codes and remainders [h,w,n]."""
+        out = self._nothing(level)
+        for expected, chosen in self._choices(codes, level, remainders, quality_index, out=out):
+            self.ladder.walk(coder, expected.mean, expected.scale, chosen)
+
+    def chosen(
+        self, codes: Codes, level: Levels, remainders: Remainders, quality_index: int
+    ) -> Codes:
+        """The codes [h,w,n] to write for features that were rounded to codes and remainders.
+
+        Each is chosen (`Ladder.choose`) by what those chosen before it predict.
+        """
+        chosen = self._nothing(level)
+        for _ in self._choices(codes, level, remainders, quality_index, out=chosen):
+            pass
+        return chosen
+
+    def _choices(
+        self,
+        codes: Codes,
+        level: Levels,
+        remainders: Remainders,
+        quality_index: int,
+        *,
+        out: Codes,
+    ) -> Iterator[tuple[Predictions, Codes]]:
+        """Step by step, what was expected of its codes and which were chosen [m]; fills out."""
+        codes = codes.reshape(-1)
+        remainders = remainders.reshape(-1)
+        for expected in self._steps(level, quality_index, out):
+            indices, mean, scale = expected
+            chosen = self.ladder.choose(mean, scale, codes[indices], remainders[indices])
+            out.reshape(-1)[indices] = chosen
+            yield expected, chosen
 
     def distributions(
-        self, codes: Tensor, level: Tensor, quality_index: int
-    ) -> tuple[Tensor, Tensor]:
-        """Codes int16 [h,w,n], level int64 [h,w] -> what a decoder expects of each: means in sixteenths, scale indices.
+        self, codes: Codes, level: Levels, quality_index: int
+    ) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+        """Codes [h,w,n], level [h,w] -> what a decoder expects of each code.
 
-        Both int64 [h,w,n], 0 for codes that the importance mask leaves out.
+        Means in sixteenths and scale indices, [h,w,n] each, 0 for codes that the importance map
+        leaves out.
         """
-        flat, out = (
-            codes.reshape(-1),
-            torch.zeros(level.numel(), self.config.channels, dtype=torch.int16),
-        )
-        means, scales = torch.zeros(2, out.numel(), dtype=torch.int64)
-        for at, mean, scale in self._steps(level, quality_index, out):
-            means[at], scales[at], out.view(-1)[at] = mean, scale, flat[at]
-        return means.view(codes.shape), scales.view(codes.shape)
+        seen, means, scales = (self._nothing(level) for _ in range(3))
+        codes = codes.reshape(-1)
+        for indices, mean, scale in self._steps(level, quality_index, seen):
+            means.reshape(-1)[indices] = mean
+            scales.reshape(-1)[indices] = scale
+            seen.reshape(-1)[indices] = codes[indices]
+        return means, scales
 
-    def _steps(
-        self, level: Tensor, quality_index: int, out: Tensor
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Step by step: which codes exist, as indices [m] into out [h*w*n], their means and scale indices [m].
+    def _nothing(self, level: Levels) -> Codes:
+        return np.zeros((*level.shape, self.config.channels), np.int16)
 
-        The caller fills these codes into out [h*w,n], zeros at first, before it asks for the next
-        step.
+    def _steps(self, level: Levels, quality_index: int, codes: Codes) -> Iterator[Predictions]:
+        """What each step expects of its codes.
+
+        The caller fills these into codes [h,w,n], zeros at first, before it asks for the next step.
         """
-        height, width = level.shape
-        place = order.cell(height, width).reshape(-1)  # [h*w]
-        kept = torch.tensor(self.config.kept_planes)[level.reshape(-1), None]  # [h*w,1]
-        # Beyond these there is nothing to predict and nothing to see.
-        channels = -(-int(kept.max()) // 16) * 16
-        inputs, fixed = self._inputs(level, place, channels)
-        for k, layers in enumerate(step.of(channels) for step in self.steps):
-            if k:
-                inputs[:, fixed:] = self._context(out[:, :channels])
-            features = layers.features(
-                inputs if k else inputs[:, :fixed], (height, width), quality_index
-            )
-            channel = order.channels(k, channels)[place]  # [h*w,m]
-            exists = (channel < kept).reshape(-1).nonzero()[:, 0]  # [m]
-            at = (channel + self.config.channels * torch.arange(len(channel))[:, None]).reshape(-1)[
-                exists
-            ]  # in [h*w*n]
-            mean, scale = layers.distributions(features, place)
-            yield at, mean.reshape(-1)[exists], scale.reshape(-1)[exists]
+        highest = self.config.kept_planes[int(level.max())]
+        if not highest:
+            return
+        context = Context(level, self._map_features(level), self.config)
+        for step in self.steps:
+            # Beyond what any position keeps there is nothing to predict and nothing to see.
+            count = int((step.channels < highest).sum(1).max())
+            if count:
+                yield step.predict(context, count, quality_index)
+                context.learn(codes, step.channels[:, :count])
 
-    def _context(self, codes: Tensor) -> Tensor:
-        """Codes [h*w,n] -> inputs [h*w,2n]: the codes themselves, then their multiples of COARSE."""
-        coarse = (codes + COARSE // 2) >> (
-            COARSE.bit_length() - 1
-        )  # divided and rounded down, in a tenth of the time
-        return (torch.cat([codes, coarse], 1).clamp(-SEEN, SEEN) * CODE_UNIT).to(self.dtype)
-
-    def _inputs(self, level: Tensor, place: Tensor, channels: int) -> tuple[Tensor, int]:
-        """Inputs of the steps [h*w,in]: one-hot level, one-hot place in the cell, map features | codes, still zero."""
-        config, flat = self.config, level.reshape(-1)
+    def _map_features(self, level: Levels) -> Floats:
+        """Levels [h,w] -> the map as context of the codes, [h,w,map_features]."""
         shape = (level.shape[0], level.shape[1])
-        centred = level_input(flat, config.levels, self.dtype)
-        maps = self.map_in(
-            patches(torch.stack([centred, torch.full_like(centred, ONE)], 1), shape, 2)
-        )
-        fixed = config.levels + 4 + config.map_features
-        x = torch.zeros(len(flat), fixed + 2 * channels, dtype=self.dtype)
-        rows = torch.arange(len(flat))
-        x[rows, flat] = ONE
-        x[rows, config.levels + place] = ONE
-        x[:, config.levels + 4 : fixed] = self.map_mid(patches(maps, shape, 1))
-        return x, fixed
+        padded = bordered(shape, 2, 2, self.dtype)
+        x = inside(padded, 2)  # [h,w,2]
+        x[..., 0] = (level.astype(self.dtype) - self.config.levels // 2) * LEVEL_UNIT
+        x[..., 1] = ONE
+        hidden = bordered(shape, self.config.map_features, 1, self.dtype)
+        near = squares(padded, 2).reshape(level.size, -1)  # [h*w,50]
+        inside(hidden, 1)[...] = self.map_in(near).reshape(*shape, -1)
+        near = squares(hidden, 1).reshape(level.size, -1)  # [h*w,9*map_features]
+        return self.map_mid(near).reshape(*shape, -1)

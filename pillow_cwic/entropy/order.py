@@ -6,17 +6,21 @@ first two turns, which see least, are made in several steps of a few channels ea
 float network and to the integer one; no tensors of weights here.
 """
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+PLACES = 4
+"""Places in a cell, row-major."""
 
 QUARTERS = ((0, 1, 2, 3), (3, 2, 1, 0), (2, 3, 0, 1), (1, 0, 3, 2))
-"""QUARTERS[turn][place]: the quarter that a place in the cell, row-major, codes in a turn."""
+"""QUARTERS[turn][place]: the quarter that a place in the cell codes in a turn."""
 
 PARTS_OF_A_QUARTER = 4
-"""Parts of a quarter: (channel // 4 + place) % PARTS.
+"""The part of a channel is (channel // 4 + place) % PARTS_OF_A_QUARTER.
 
-They change with the place, as the first channels cost most: few
-positions should code them while nothing is known."""
+Parts change with the place, as the first channels cost most: few positions should code them while
+nothing is known.
+"""
 
 STEPS = (
     (0, (0,)),
@@ -33,23 +37,22 @@ What is known of a neighbourhood before it: 0, 1/16, 1/8, 1/4, 3/8, 1/2, 3/4.
 """
 
 
-def cell(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Place 0..3 in its 2x2 cell of every position, int64 [h,w]."""
-    rows, cols = torch.arange(height, device=device), torch.arange(width, device=device)
-    return rows[:, None] % 2 * 2 + cols[None] % 2
+def positions(place: int) -> tuple[slice, slice]:
+    """The rows and columns of a map that are at a place in their cells."""
+    row, column = divmod(place, 2)
+    return slice(row, None, 2), slice(column, None, 2)
 
 
-def channels(step: int, count: int) -> Tensor:
-    """Which of `count` channels, a multiple of 16, each place in the cell codes in a step, int64 [4,m], ascending."""
+def channels(step: int, count: int) -> NDArray[np.int64]:
+    """Which of `count` channels, a multiple of 16, each place codes in a step, [4,m], ascending."""
     turn, parts = STEPS[step]
-    place, number = (
-        torch.arange(4)[:, None],
-        torch.arange(count // 4),
-    )  # a channel's number in its quarter
-    coded = torch.isin((number + place) % PARTS_OF_A_QUARTER, torch.tensor(parts))  # [4,count/4]
-    return torch.tensor(QUARTERS[turn])[:, None] + 4 * coded.nonzero()[:, 1].view(4, -1)
+    place = np.arange(PLACES)[:, None]
+    number = np.arange(count // 4)  # a channel's number in its quarter
+    coded = np.isin((number + place) % PARTS_OF_A_QUARTER, parts)  # [4,count/4]
+    numbers = coded.nonzero()[1].reshape(PLACES, -1)  # [4,m]
+    return np.array(QUARTERS[turn])[:, None] + 4 * numbers
 
 
-def by_step(count: int) -> Tensor:
-    """The `count` channels in the order in which each place in the cell codes them, int64 [4,count]."""
-    return torch.cat([channels(step, count) for step in range(len(STEPS))], 1)
+def by_step(count: int) -> NDArray[np.int64]:
+    """The `count` channels in the order in which each place codes them, [4,count]."""
+    return np.concatenate([channels(step, count) for step in range(len(STEPS))], 1)

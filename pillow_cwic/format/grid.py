@@ -52,6 +52,10 @@ class Box(NamedTuple):
             min(self.lower + margin, bounds.lower),
         )
 
+    def intersection(self, other: "Box") -> "Box":
+        """What lies in both; they must meet."""
+        return self.grow(0, other)
+
     def within(self, outer: "Box") -> "Box":
         """The same box in coordinates that start at `outer`'s upper left corner."""
         return self.shift(-outer.left, -outer.upper)

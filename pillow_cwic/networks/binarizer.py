@@ -1,50 +1,37 @@
-"""The binarizer: features -> codes, with the proxy function's gradient (paper, section 3.2)."""
+"""The binarizer: features -> codes as they are coded (paper, section 3.2). NumPy, no gradients.
 
-import torch
-from torch import Tensor
+The paper's one-bit decision at a ladder of thresholds: `sign(y) * sum_j B(|y| - j + 1/2)`, which is
+y rounded; or at one threshold, the sign. Gradients are in `training.proxy_gradients`.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float32]
+Codes = NDArray[np.int16]
+Remainders = NDArray[np.int8]
 
 LARGEST = 4095
 """Largest magnitude of a coded integer; the entropy model's escape reaches further."""
 
-
-def binarize(features: Tensor) -> Tensor:
-    """`B(e) = [e > 0.5]` of the sigmoid `e` of the features, any shape -> the same shape, 0 or 1.
-
-    Backward, the proxy function stands in for the step: the identity on [0, 1], where a sigmoid
-    always lies.
-    """
-    e = torch.sigmoid(features)
-    return e + ((e > 0.5).to(e.dtype) - e).detach()
+SIXTEENTHS = 16
+"""The unit of remainders: so many make a step of a code."""
 
 
-def sign_through(features: Tensor) -> Tensor:
-    """The binary codes as -1 and +1, so that 0 can stand for a code that the importance mask left out."""
-    return binarize(features) * 2 - 1
+def code_integers(features: Features) -> Codes:
+    """The features rounded, halves to even, at most LARGEST in magnitude; any shape."""
+    return np.rint(features).clip(-LARGEST, LARGEST).astype(np.int16)
 
 
-def code_signs(features: Tensor) -> Tensor:
-    """The same signs as int8 for coding, without a gradient: the sigmoid exceeds 0.5 where the feature exceeds 0."""
-    return (features > 0).to(torch.int8) * 2 - 1
+def code_signs(features: Features) -> Codes:
+    """The codes of one threshold, any shape: +1 where a feature is above 0, else -1."""
+    return np.where(features > 0, np.int16(1), np.int16(-1))
 
 
-def round_through(features: Tensor) -> Tensor:
-    """The binarizer at a ladder of thresholds, `sign(y) * sum_j B(|y| - j + 1/2)`, any shape -> the same shape.
-
-    B(t) = [t > 0] here: the sum counts the thresholds 1/2, 3/2, ... that |y| passes, which is y
-    rounded. Backward, the proxy functions of all steps, each the identity on its own unit interval,
-    add up to the identity.
-    """
-    return features + (torch.round(features) - features).detach()
-
-
-def code_integers(features: Tensor) -> Tensor:
-    """The same integers as int16 for coding, without a gradient, at most LARGEST in magnitude."""
-    return torch.round(features).clamp(-LARGEST, LARGEST).to(torch.int16)
-
-
-def remainders(features: Tensor, codes: Tensor) -> Tensor:
-    """What rounding left of the features, in sixteenths of a step: int8, -8..8.
+def remainders(features: Features, codes: Codes) -> Remainders:
+    """What rounding left of the features, in sixteenths of a step, -8..8; any common shape.
 
     The coder may round the other way.
     """
-    return ((features - codes) * 16).round().clamp(-8, 8).to(torch.int8)
+    sixteenths: Features = np.rint((features - codes) * SIXTEENTHS).clip(-8, 8)
+    return sixteenths.astype(np.int8)

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self, TypeVar, get_origin
 
-from ..format.grid import GRID
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -166,32 +164,6 @@ class ModelConfig:
     def one_bit(self) -> bool:
         """The paper's binarizer: one threshold, at zero, so that codes are -1 and +1."""
         return self.ladder == 0
-
-    @property
-    def features_halo(self) -> int:
-        """Code positions around a window that `Encoder.features` of it depend on: their receptive field, rounded up."""
-        quarter, eighth, _ = self.encoder_blocks
-        return -(
-            -(4 * (1 + quarter + 1) + 8 * (eighth + 1)) // GRID
-        )  # stem, blocks, outer taps of the 4x4 layers
-
-    @property
-    def heads_halo(self) -> int:
-        """Code positions around a window that `Encoder.heads` of it depend on."""
-        return (
-            self.encoder_blocks[2] + 2
-        )  # blocks, then the importance branch: a 3x3 layer and a block
-
-    @property
-    def decoder_halos(self) -> tuple[int, int, int]:
-        """Code positions around a window that its pixels depend on in the decoder's trunk at 1/4, at 1/8 and at 1/16.
-
-        Rounded up; the last is the receptive field of the whole decoder.
-        """
-        quarter, eighth, sixteenth = self.decoder_blocks
-        pixels = 4 * (quarter + 1)  # blocks, last layer
-        finer = -(-(pixels + 8 * eighth) // GRID)
-        return -(-pixels // GRID), finer, finer + sixteenth + 1
 
     def to_json(self) -> str:
         """The configuration as one line of JSON."""

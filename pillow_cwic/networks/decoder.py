@@ -1,56 +1,36 @@
-"""The decoder CNN: integer codes -> pixels (paper, section 3.1)."""
+"""The decoder CNN: integer codes -> pixels (paper, section 3.1).
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+The encoder's mirror: a residual trunk at 1/16, 1/8 and 1/4, and linear transforms of whole blocks
+beside it.
+"""
 
-from ..format.grid import GRID, Box
+from ..format.grid import GRID
 from .config import ModelConfig
-from .layers import Gain, QualityModulation, blocks, finer, part
+from .layers import Conv, Gain, Modulation, Network, Rescale, blocks
 
 
-class Decoder(nn.Module):
-    """Integer codes -> pixels."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        c4, c8, c16 = config.quarter_channels, config.eighth_channels, config.sixteenth_channels
-        count, (n4, n8, n16) = config.quality_count, config.decoder_blocks
-        self.halos = config.decoder_halos
-        self.gain = Gain(config)
-        self.stem = nn.Conv2d(config.channels, c16, 3, padding=1)
-        self.quality_sixteenth = QualityModulation(c16, count)
-        self.sixteenth = blocks(n16, c16)
-        self.up_eighth = nn.Conv2d(c16, c8 * 4, 1)
-        self.quality_eighth = QualityModulation(c8, count)
-        self.eighth = blocks(n8, c8)
-        self.up = nn.Conv2d(c8, c4 * 4, 1)
-        self.quarter = blocks(n4, c4)
-        self.out = nn.Conv2d(c4, 3 * 4 * 4, 3, padding=1)
-        self.shortcut = nn.Conv2d(config.channels, 3 * GRID * GRID, 1)  # linear block transforms
-        self.shortcut_eighth = nn.Conv2d(c8, 3 * 8 * 8, 1)
-
-    def forward(self, codes: Tensor, quality_index: Tensor, core: Box | None = None) -> Tensor:
-        """codes [B,n,h,w], quality_index [B] or [B,h,w] -> picture [B,3,16h,16w].
-
-        Nominally in [0,1], not clamped.
-
-        With `core`, a part of the code positions, only its pixels: those of the whole picture, at
-        less expense. What they depend on narrows from trunk to trunk.
-        """
-        whole = Box(0, 0, codes.shape[3], codes.shape[2])
-        core = core or whole
-        in_quarter, in_eighth = (core.grow(halo, whole) for halo in self.halos[:2])
-        with torch.autocast(codes.device.type, enabled=False):
-            y = codes.float() / self.gain(quality_index)
-            linear = F.pixel_shuffle(self.shortcut(part(y, core)), 16)  # [B,3,16h',16w']
-        x = self.sixteenth(self.quality_sixteenth(self.stem(y), quality_index))  # [B,c16,h,w]
-        x = F.pixel_shuffle(self.up_eighth(part(x, in_eighth)), 2)
-        x = self.eighth(self.quality_eighth(x, finer(part(quality_index, in_eighth))))
-        linear = linear + F.pixel_shuffle(
-            self.shortcut_eighth(part(x, core.within(in_eighth).scale(2))).float(), 8
-        )
-        x = self.up(part(x, in_quarter.within(in_eighth).scale(2)))
-        x = self.out(self.quarter(F.pixel_shuffle(x, 2)))
-        x = part(x, core.within(in_quarter).scale(4))
-        return (F.pixel_shuffle(x.float(), 4) + linear) * 0.5 + 0.5
+def decoder_network(config: ModelConfig) -> Network:
+    """Codes at 1/16 -> the picture, nominally in [0, 1]."""
+    c4 = config.quarter_channels
+    c8 = config.eighth_channels
+    c16 = config.sixteenth_channels
+    n4, n8, n16 = config.decoder_blocks
+    layers = [
+        Gain(name="gain", channels=config.channels, divides=True, source="codes", target="codes"),
+        Conv(name="stem", inputs=config.channels, outputs=c16, side=3, source="codes"),
+        Modulation(name="quality_sixteenth", channels=c16),
+        *blocks("sixteenth", n16, c16),
+        Conv(name="up_eighth", inputs=c16, outputs=c8 * 4, shuffle=2),
+        Modulation(name="quality_eighth", channels=c8),
+        *blocks("eighth", n8, c8),
+        Conv(name="up", inputs=c8, outputs=c4 * 4, shuffle=2, target="quarter"),
+        *blocks("quarter", n4, c4, "quarter"),
+        Conv(name="out", inputs=c4, outputs=3 * 4 * 4, side=3, shuffle=4,
+             source="quarter", target="picture"),
+        Conv(name="shortcut", inputs=config.channels, outputs=3 * GRID * GRID, shuffle=GRID,
+             full_precision=True, source="codes", target="picture", adds=True),
+        Conv(name="shortcut_eighth", inputs=c8, outputs=3 * 8 * 8, shuffle=8,
+             target="picture", adds=True),
+        Rescale(factor=0.5, offset=0.5, source="picture", target="picture"),
+    ]  # fmt: skip
+    return Network(layers, {"codes": 1}, ("picture",))

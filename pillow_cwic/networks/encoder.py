@@ -1,79 +1,52 @@
-"""The encoder CNN: pixels -> features of the codes and of the importance map (paper, section 3.1)."""
+"""The encoder CNN: pixels -> features of the codes and of the importance map (paper, section 3.1).
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+A residual trunk at 1/4, 1/8 and 1/16, and linear transforms of whole blocks beside it. Its first
+half does not depend on the quality, so a search over qualities runs it once.
+"""
 
 from ..format.grid import GRID
 from .config import ModelConfig
-from .layers import Gain, QualityModulation, ResidualBlock, blocks, unshuffled
+from .layers import Block, Conv, Down, Gain, Modulation, Network, Rescale, blocks
 
-OPEN_LOGIT = 3.0
-"""First bias of the importance map: all positions start at the highest level, and the rate closes what it can."""
+FEATURES = ("trunk", "linear")
+"""Registers between the two halves: the trunk at 1/16, and the transform of 16 x 16 blocks."""
 
 
-class Encoder(nn.Module):
-    """Pixels -> features of the codes and of the importance map."""
+def features_network(config: ModelConfig) -> Network:
+    """The half that no quality changes: pixels in [0, 1] -> FEATURES, at 1/16."""
+    c4 = config.quarter_channels
+    c8 = config.eighth_channels
+    n4, n8, _ = config.encoder_blocks
+    layers = [
+        Rescale(factor=2, offset=-1, source="pixels", target="pixels"),
+        Conv(name="stem", inputs=3 * 4 * 4, outputs=c4, side=3, relu=True, unshuffle=4,
+             source="pixels"),
+        *blocks("quarter", n4, c4),
+        Down(name="down_eighth", inputs=c4, outputs=c8),
+        Conv(name="shortcut_eighth", inputs=3 * 8 * 8, outputs=c8, unshuffle=8,
+             source="pixels", adds=True),
+        *blocks("eighth", n8, c8),
+        Down(name="down", inputs=c8, outputs=config.sixteenth_channels, target="trunk"),
+        Conv(name="shortcut", inputs=3 * GRID * GRID, outputs=config.channels, unshuffle=GRID,
+             full_precision=True, source="pixels", target="linear"),
+    ]  # fmt: skip
+    return Network(layers, {"pixels": GRID}, FEATURES)
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        c4, c8, c16 = config.quarter_channels, config.eighth_channels, config.sixteenth_channels
-        side, count = config.importance_channels, config.quality_count
-        n4, n8, n16 = config.encoder_blocks
-        self.stem = nn.Conv2d(3 * 4 * 4, c4, 3, padding=1)
-        self.quarter = blocks(n4, c4)
-        self.down_eighth = nn.Conv2d(c4, c8, 4, 2, 1)
-        self.shortcut_eighth = nn.Conv2d(
-            3 * 8 * 8, c8, 1
-        )  # linear block transforms beside the trunk
-        self.eighth = blocks(n8, c8)
-        self.down = nn.Conv2d(c8, c16, 4, 2, 1)
-        self.shortcut = nn.Conv2d(3 * GRID * GRID, config.channels, 1)
-        self.quality_in = QualityModulation(c16, count)
-        self.sixteenth = blocks(n16, c16)
-        self.quality_out = QualityModulation(c16, count)
-        self.codes = nn.Conv2d(c16, config.channels, 3, padding=1)
-        self.gain = Gain(config)
-        self.importance = nn.Sequential(
-            nn.Conv2d(c16, side, 3, padding=1),
-            nn.ReLU(),
-            ResidualBlock(side),
-            nn.Conv2d(side, 1, 1),
-        )
-        self.quality_importance = QualityModulation(1, count)
-        if (
-            not self.codes.weight.is_meta
-        ):  # there, normal_ would import torch's compiler: two seconds for nothing
-            nn.init.normal_(self.importance[-1].weight, std=0.01)  # type: ignore[arg-type]
-        nn.init.constant_(self.importance[-1].bias, OPEN_LOGIT)  # type: ignore[arg-type]
-        self.trunk = c16
 
-    def features(self, x: Tensor) -> Tensor:
-        """The part that does not depend on the quality: x [B,3,H,W] in [0,1] -> [B,c16+n,H/16,W/16] float32."""
-        x = x * 2 - 1
-        h = F.relu(self.stem(unshuffled(x, 4)), inplace=True)  # [B,c4,H/4,W/4]
-        h = self.down_eighth(self.quarter(h)) + self.shortcut_eighth(
-            unshuffled(x, 8)
-        )  # [B,c8,H/8,W/8]
-        h = self.down(self.eighth(h))  # [B,c16,H/16,W/16]
-        with torch.autocast(
-            x.device.type, enabled=False
-        ):  # codes are rounded: bfloat16 would add to their error
-            linear = self.shortcut(unshuffled(x.float(), 16))  # [B,n,H/16,W/16]
-        return torch.cat([h.float(), linear], 1)
-
-    def heads(self, features: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
-        """features [B,c16+n,h,w], quality_index [B] or [B,h,w] -> code features [B,n,h,w], importance [B,1,h,w].
-
-        The binarizer takes the code features as they are; the importance has no sigmoid yet.
-        """
-        trunk, linear = features.tensor_split([self.trunk], 1)
-        h = self.quality_out(self.sixteenth(self.quality_in(trunk, quality_index)), quality_index)
-        importance = self.quality_importance(self.importance(h), quality_index)
-        with torch.autocast(h.device.type, enabled=False):
-            codes = (self.codes(h.float()) + linear) * self.gain(quality_index)
-        return codes, importance.float()
-
-    def forward(self, x: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B,3,H,W] in [0,1] (H, W multiples of 16) -> as `heads`."""
-        return self.heads(self.features(x), quality_index)
+def heads_network(config: ModelConfig) -> Network:
+    """The other half: FEATURES -> code features and the importance's logit, at 1/16."""
+    c16 = config.sixteenth_channels
+    side = config.importance_channels
+    layers = [
+        Modulation(name="quality_in", channels=c16, source="trunk"),
+        *blocks("sixteenth", config.encoder_blocks[2], c16),
+        Modulation(name="quality_out", channels=c16),
+        Conv(name="codes", inputs=c16, outputs=config.channels, side=3, full_precision=True,
+             target="linear", adds=True),
+        Gain(name="gain", channels=config.channels, source="linear", target="codes"),
+        Conv(name="importance.0", inputs=c16, outputs=side, side=3, relu=True),
+        Block(name="importance.2", channels=side),
+        Conv(name="importance.3", inputs=side, outputs=1),
+        Modulation(name="quality_importance", channels=1, target="importance"),
+    ]  # fmt: skip
+    return Network(layers, dict.fromkeys(FEATURES, 1), ("codes", "importance"))

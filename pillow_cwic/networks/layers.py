@@ -1,117 +1,240 @@
-"""The encoder and decoder CNNs: pixels <-> features at 1/16 resolution (paper, section 3.1).
+"""The kinds of layers that the networks are made of, as data: no arrays, no execution.
 
-Float NCHW in [0, 1] on the pixel side, with a trunk at 1/4, 1/8 and 1/16. Both take the quality
-index as an input, so that one model serves all rates. A gain per channel and quality index sets how
-finely the binarizer's ladder divides a feature; the decoder divides by its own. They know nothing
-of bits: binarizing and masking happen outside. Changing a layer's reach changes `features_halo`,
-`heads_halo` or `decoder_halos` of `ModelConfig`, which windows rely on.
+A network is a list of layers, made from a configuration (`encoder`, `decoder`). Two modules execute
+it: `numpy_network` and `torch_network`. Layers pass named *registers* to one another: maps of
+features [h,w,c], each at its own resolution. Invariant: a layer says all that an execution needs:
+what it reads and writes, its tensors, and how far it reaches.
 """
 
-import math
+from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from ..format.grid import Box
-from .config import ModelConfig
+from ..format.grid import GRID
 
-FIRST_GAIN = 4.0
-"""Gain of every channel at the middle quality before training, and ..."""
+Shape: TypeAlias = tuple[int, ...]
 
-GAIN_SLOPE = 1.2
-"""... how its logarithm grows to the highest: the step size falls about as lambda^(-1/2) does."""
+MODULATION_HIDDEN = 64
+"""Units between the quality and a modulation's scales and shifts."""
 
 
-class ResidualBlock(nn.Module):
-    """Bottleneck block 1x1 -> 3x3 -> 1x1 with a skip; keeps [B,c,h,w]."""
+@dataclass(frozen=True, kw_only=True)
+class _Wired:
+    """Where a layer stands: it reads `source` and writes `target`, or adds to what is there."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        half = channels // 2
-        self.reduce = nn.Conv2d(channels, half, 1)
-        self.conv = nn.Conv2d(half, half, 3, padding=1)
-        self.expand = nn.Conv2d(half, channels, 1)
-        if (
-            not self.expand.weight.is_meta
-        ):  # there, normal_ would import torch's compiler: two seconds for nothing
-            nn.init.normal_(self.expand.weight, std=0.02)  # starts near the identity
-        nn.init.constant_(self.expand.bias, 0.0)  # type: ignore[arg-type]
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B,c,h,w] -> [B,c,h,w]."""
-        h = F.relu(self.reduce(x), inplace=True)
-        return x + self.expand(F.relu(self.conv(h), inplace=True))
+    source: str = "x"
+    target: str = "x"
+    adds: bool = False
 
 
-class QualityModulation(nn.Module):
-    """Scale and shift per channel as a smooth function of the quality index (FiLM).
+@dataclass(frozen=True, kw_only=True)
+class Conv(_Wired):
+    """A convolution of `side` 1 or 3 (stride 1, zeros around), perhaps followed by a ReLU.
 
-    Starts as the identity.
+    With `unshuffle` f it reads blocks of f x f positions as one position of f*f times the channels;
+    with `shuffle` f it writes such blocks. Both together with side 1 are the linear block
+    transforms. Channels of a block are ordered (channel, row, column), as PyTorch has them.
     """
 
-    def __init__(self, channels: int, quality_count: int) -> None:
-        super().__init__()
-        self.last = max(1, quality_count - 1)
-        self.hidden = nn.Linear(3, 64)
-        self.out = nn.Linear(64, 2 * channels)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+    name: str
+    inputs: int  # channels, after `unshuffle`
+    outputs: int  # channels, before `shuffle`
+    side: int = 1
+    relu: bool = False
+    unshuffle: int = 1
+    shuffle: int = 1
+    full_precision: bool = False  # float32, where training lowers the rest
 
-    def forward(self, x: Tensor, quality_index: Tensor) -> Tensor:
-        """x [B,c,h,w], quality_index integers [B], or [B,h,w] where regions differ -> [B,c,h,w]."""
-        t = quality_index.float() / self.last * 2 - 1  # -1..1
-        basis = torch.stack([t, t * t, t**3], -1)  # [B,3] or [B,h,w,3]
-        both = self.out(F.gelu(self.hidden(basis))).to(x.dtype)  # [B,2c] or [B,h,w,2c]
-        # [B,2c,1,1] or [B,2c,h,w].
-        both = both[:, :, None, None] if both.dim() == 2 else both.permute(0, 3, 1, 2)
-        scale, shift = both.chunk(2, 1)
-        return x * (1 + scale) + shift
+    @property
+    def tensors(self) -> dict[str, Shape]:
+        """Names and shapes in the weights file."""
+        return _conv_tensors(self.name, self.inputs, self.outputs, self.side)
 
-
-def blocks(count: int, channels: int) -> nn.Sequential:
-    """`count` residual blocks in a row."""
-    return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
+    @property
+    def reach(self) -> int:
+        """Positions on each side that an output depends on, counted after `unshuffle`."""
+        return self.side // 2
 
 
-class Gain(nn.Module):
-    """A positive gain per channel, its logarithm quadratic in the quality index."""
+@dataclass(frozen=True, kw_only=True)
+class Down(_Wired):
+    """A convolution of side 4 and stride 2, one position of zeros around: half the resolution."""
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.last = max(1, config.quality_count - 1)
-        start = torch.tensor([[math.log(FIRST_GAIN)], [GAIN_SLOPE], [0.0]])
-        if config.one_bit:
-            start = torch.zeros(3, 1)  # a sign has no steps to make finer
-        self.coefficients = nn.Parameter(start.repeat(1, config.channels))
+    name: str
+    inputs: int
+    outputs: int
 
-    def forward(self, quality_index: Tensor) -> Tensor:
-        """quality_index [B] or [B,h,w] -> gain [B,c,1,1] or [B,c,h,w]."""
-        t = quality_index.float() / self.last * 2 - 1  # -1..1
-        basis = torch.stack([torch.ones_like(t), t, t * t], -1)  # [B,3] or [B,h,w,3]
-        gain = (basis @ self.coefficients).exp()  # [B,c] or [B,h,w,c]
-        return gain[:, :, None, None] if gain.dim() == 2 else gain.permute(0, 3, 1, 2)
+    @property
+    def tensors(self) -> dict[str, Shape]:
+        """Names and shapes in the weights file."""
+        return _conv_tensors(self.name, self.inputs, self.outputs, 4)
 
-
-def unshuffled(x: Tensor, factor: int) -> Tensor:
-    """`pixel_unshuffle`, in a third of the time where channels are last in memory: [B,c,H,W] -> [B,c*f*f,H/f,W/f]."""
-    batch, channels, height, width = x.shape
-    cut = x.permute(0, 2, 3, 1).view(
-        batch, height // factor, factor, width // factor, factor, channels
-    )
-    rows = cut.permute(0, 1, 3, 5, 2, 4).reshape(
-        batch, height // factor, width // factor, -1
-    )  # [B,H/f,W/f,c*f*f]
-    return rows.permute(0, 3, 1, 2)
+    @property
+    def reach(self) -> int:
+        """Positions of its input on each side that a block of two depends on."""
+        return 1
 
 
-def finer(quality_index: Tensor) -> Tensor:
-    """quality_index [B] stays; [B,h,w] -> [B,2h,2w] for features of twice the resolution."""
-    if quality_index.dim() == 1:
-        return quality_index
-    return quality_index.repeat_interleave(2, 1).repeat_interleave(2, 2)
+@dataclass(frozen=True, kw_only=True)
+class Block(_Wired):
+    """A residual bottleneck: x + expand(relu(conv(relu(reduce(x))))), sides 1, 3 and 1."""
+
+    name: str
+    channels: int  # even: the bottleneck has half of them
+
+    @property
+    def half(self) -> int:
+        """Channels of the bottleneck."""
+        return self.channels // 2
+
+    @property
+    def tensors(self) -> dict[str, Shape]:
+        """Names and shapes in the weights file."""
+        return (
+            _conv_tensors(f"{self.name}.reduce", self.channels, self.half, 1)
+            | _conv_tensors(f"{self.name}.conv", self.half, self.half, 3)
+            | _conv_tensors(f"{self.name}.expand", self.half, self.channels, 1)
+        )
+
+    @property
+    def reach(self) -> int:
+        """Positions on each side that an output depends on."""
+        return 1
 
 
-def part(x: Tensor, box: Box) -> Tensor:
-    """The part of [...,h,w] in the box; a quality index [B] holds everywhere."""
-    return x if x.dim() == 1 else x[..., *box.slices]
+@dataclass(frozen=True, kw_only=True)
+class Modulation(_Wired):
+    """x * (1 + scale) + shift, both smooth functions of the quality index (FiLM).
+
+    hidden(t, t^2, t^3), GELU, out -> scales, then shifts; t runs from -1 to 1 over the model's
+    quality indices.
+    """
+
+    name: str
+    channels: int
+
+    @property
+    def tensors(self) -> dict[str, Shape]:
+        """Names and shapes in the weights file."""
+        return {
+            f"{self.name}.hidden.weight": (MODULATION_HIDDEN, 3),
+            f"{self.name}.hidden.bias": (MODULATION_HIDDEN,),
+            f"{self.name}.out.weight": (2 * self.channels, MODULATION_HIDDEN),
+            f"{self.name}.out.bias": (2 * self.channels,),
+        }
+
+    @property
+    def reach(self) -> int:
+        """It looks at no neighbour."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain(_Wired):
+    """A positive gain per channel, its logarithm quadratic in t: multiplies, or divides."""
+
+    name: str
+    channels: int
+    divides: bool = False
+
+    @property
+    def tensors(self) -> dict[str, Shape]:
+        """Names and shapes in the weights file."""
+        return {f"{self.name}.coefficients": (3, self.channels)}
+
+    @property
+    def reach(self) -> int:
+        """It looks at no neighbour."""
+        return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rescale(_Wired):
+    """x * factor + offset: pixels in [0, 1] <-> [-1, 1]."""
+
+    factor: float
+    offset: float
+
+    @property
+    def tensors(self) -> dict[str, Shape]:
+        """None."""
+        return {}
+
+    @property
+    def reach(self) -> int:
+        """It looks at no neighbour."""
+        return 0
+
+
+Layer: TypeAlias = Conv | Down | Block | Modulation | Gain | Rescale
+
+
+def blocks(name: str, count: int, channels: int, register: str = "x") -> list[Layer]:
+    """`count` residual blocks in a row on one register, name.0, name.1, ..."""
+    return [
+        Block(name=f"{name}.{number}", channels=channels, source=register, target=register)
+        for number in range(count)
+    ]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A list of layers, the registers it begins with (by positions a code position), its outputs.
+
+    scales: of every input register, positions along each axis for one code position; 16 for pixels.
+    """
+
+    layers: Sequence[Layer]
+    scales: dict[str, int]
+    outputs: tuple[str, ...]
+
+    @property
+    def tensors(self) -> dict[str, Shape]:
+        """Names and shapes of all tensors in the weights file, without the network's prefix."""
+        return {name: shape for layer in self.layers for name, shape in layer.tensors.items()}
+
+    def source_scales(self) -> list[int]:
+        """Positions per code position of every layer's source, in order."""
+        scales = dict(self.scales)
+        found = []
+        for layer in self.layers:
+            scale = scales[layer.source]
+            found.append(scale)
+            scales[layer.target] = _scale_behind(layer, scale)
+        return found
+
+    def margins(self) -> list[int]:
+        """Code positions around a window that each layer's source must cover, rounded up.
+
+        So much does the window's output depend on; a window may be cut down to it on the way.
+        """
+        needed = dict.fromkeys(self.outputs, 0)  # pixels around the window, by register
+        margins = []
+        for layer, scale in reversed(list(zip(self.layers, self.source_scales(), strict=True))):
+            behind = needed.get(layer.target, 0)
+            if not layer.adds:
+                needed.pop(layer.target, None)
+            position = GRID // scale * (layer.unshuffle if isinstance(layer, Conv) else 1)
+            pixels = behind + layer.reach * position  # position: its side in pixels
+            needed[layer.source] = max(needed.get(layer.source, 0), pixels)
+            margins.append(-(-needed[layer.source] // GRID))
+        return margins[::-1]
+
+    @property
+    def halo(self) -> int:
+        """Code positions around a window that its output depends on: the receptive field."""
+        return max(self.margins(), default=0)
+
+
+def _scale_behind(layer: Layer, scale: int) -> int:
+    if isinstance(layer, Down):
+        return scale // 2
+    if isinstance(layer, Conv):
+        return scale // layer.unshuffle * layer.shuffle
+    return scale
+
+
+def _conv_tensors(name: str, inputs: int, outputs: int, side: int) -> dict[str, Shape]:
+    return {f"{name}.weight": (outputs, inputs, side, side), f"{name}.bias": (outputs,)}

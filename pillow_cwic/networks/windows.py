@@ -1,7 +1,13 @@
 """Windows: the pieces in which the CNNs work through a picture of any size.
 
-A window is a core and a halo as wide as the receptive field, so that the seams do not show. Memory
-is bounded by the window, not by the picture. Knows boxes and pixels, no network.
+         halo                       ┌──────────────┐
+      ┌───────┬────────────┐        │ ┌──────────┐ │   core: what this window contributes
+      │ window│ core       │        │ │   core   │ │   window: core + halo, cut off at the
+      └───────┴────────────┘        │ └──────────┘ │   picture's border, where the network sees
+      picture's border              └──────────────┘   zeros as it does for a whole picture
+
+The halo is as wide as the receptive field, so that seams do not show. Memory is bounded by the
+window, not by the picture. Knows boxes and pixels, no network.
 """
 
 import numpy as np
@@ -13,26 +19,36 @@ Pixels = NDArray[np.uint8]
 """[H,W,3]."""
 
 LARGEST_WINDOW = 64
-"""Largest side of a window's core in code positions (1024 pixels): bounds the memory of the CNNs."""
+"""Largest side of a window's core in code positions (1024 pixels): bounds the CNNs' memory."""
+
+SMALLEST_SHARE = 12
+"""Smallest side of a core that is cut only to give every processor core work: halos cost."""
 
 
-def windows(area: Box, height: int | None = None) -> list[Box]:
-    """Cores of about equal size that cover `area` on the code grid, none wider than LARGEST_WINDOW or higher than `height`.
+def windows(
+    area: Box, *, height: int = 0, least: int = 1, largest: int = LARGEST_WINDOW
+) -> list[Box]:
+    """Cores of about equal size that cover `area` on the code grid, row-major.
 
-    The default height is LARGEST_WINDOW, too.
+    None is wider than `largest`, or higher than `height`, by default `largest`, too. Where the area
+    is large enough, they are at least so many as `least` says.
     """
-    columns, rows = -(-area.width // LARGEST_WINDOW), -(-area.height // (height or LARGEST_WINDOW))
-    side = (-(-area.width // columns), -(-area.height // rows))
-    return divide(area, *side)
+    columns = -(-area.width // largest)
+    rows = -(-area.height // (height or largest))
+    while columns * rows < least:
+        wide = area.width / columns >= area.height / rows
+        if (area.width / columns if wide else area.height / rows) < 2 * SMALLEST_SHARE:
+            break
+        columns += wide
+        rows += not wide
+    return divide(area, -(-area.width // columns), -(-area.height // rows))
 
 
 def cut(pixels: Pixels, box: Box) -> Pixels:
-    """The pixels [H,W,3] in `box`.
-
-    Beyond the right and lower border the last column and row repeat.
-    """
+    """The pixels in `box`; beyond the picture its last column and row repeat."""
     inside = pixels[box.slices]
-    missing = (box.height - inside.shape[0], box.width - inside.shape[1])
-    if missing == (0, 0):
-        return inside.copy()  # writable, which torch insists on
-    return np.pad(inside, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+    below = box.height - inside.shape[0]
+    beside = box.width - inside.shape[1]
+    if below == beside == 0:
+        return inside
+    return np.pad(inside, ((0, below), (0, beside), (0, 0)), mode="edge")

@@ -1,60 +1,61 @@
-"""Which device runs, and a torch that computes what it says whatever the caller set.
+"""Which device runs the networks. PyTorch is loaded where it is asked for, nowhere else.
 
-The caller's torch stays as it was.
+Devices are names: "cpu" is NumPy on the processor, "torch" PyTorch on the processor, "cuda" and
+"cuda:N" PyTorch on a GPU. Entropy coding runs on the processor in NumPy, whatever the device.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import sys
+from typing import Any
 
-import torch
+DEVICE_VARIABLE = "PILLOW_CWIC_DEVICE"
+
+NUMPY = "cpu"
+KNOWN = "cpu, torch, cuda, cuda:N or auto"
 
 
-def resolve_device(device: "str | torch.device | None") -> torch.device:
-    """Argument, else PILLOW_CWIC_DEVICE, else the GPU if there is one.
+def resolve_device(device: object = None) -> str:
+    """Argument, else PILLOW_CWIC_DEVICE, else "auto" -> "cpu", "torch", "cuda" or "cuda:N".
 
-    ValueError names what is wrong.
+    "auto" is "cpu", or "cuda" where this process has imported PyTorch already and it finds a GPU.
+    ValueError names what is wrong: an unknown name, a GPU that is not there, PyTorch missing.
     """
-    name = str(device) if device is not None else os.environ.get("PILLOW_CWIC_DEVICE") or "auto"
+    name = str(device) if device is not None else os.environ.get(DEVICE_VARIABLE) or "auto"
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return "cuda" if _gpu_is_at_hand() else NUMPY
+    if name == NUMPY:
+        return name
+    if name != "torch" and not re.fullmatch(r"cuda(:\d+)?", name):
+        raise ValueError(f"device {name!r} is not known; use {KNOWN}")
+    torch = import_torch(f"device {name!r}")
+    count = torch.cuda.device_count()
+    if name != "torch" and int(name.partition(":")[2] or 0) >= count:
+        raise ValueError(f"device {name!r} asked for, but torch finds {count} CUDA device(s)")
+    return name
+
+
+def describe_device(device: str) -> str:
+    """A resolved device for people: what runs where."""
+    if device == NUMPY:
+        return "cpu (NumPy)"
+    return "cpu (PyTorch)" if device == "torch" else f"{device} (PyTorch)"
+
+
+def import_torch(what: str) -> Any:
+    """PyTorch; ValueError where it is missing, saying what needs it and how to get it."""
     try:
-        found = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"device {name!r} is not known; use cpu, cuda, cuda:N or auto") from error
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        import torch
+    except ImportError as error:
         raise ValueError(
-            f"device {name!r} asked for, but torch finds {torch.cuda.device_count()} CUDA device(s)"
-        )
-    return found
+            f"{what} needs PyTorch, which is not installed: pip install 'pillow-cwic[torch]'"
+        ) from error
+    return torch
 
 
-def exact_float32() -> bool:
-    """Whether float32 matrix products on this CPU are sure to multiply all 24 bits.
-
-    torch.set_float32_matmul_precision("medium"), and its newer kin for oneDNN, allow bfloat16
-    products, which round integers. Whether a processor then does so depends on it and on the
-    shapes: permission is enough to say no.
-    """
-    onednn = getattr(torch.backends.mkldnn, "matmul", None)  # since torch 2.9
-    allowed = getattr(onednn, "fp32_precision", "none")
-    return torch.get_float32_matmul_precision() == "highest" and allowed in ("none", "ieee")
-
-
-@contextmanager
-def inference() -> Iterator[None]:
-    """Run networks without gradients and in full float32, whatever the caller's autocast says."""
-    with (
-        torch.inference_mode(),
-        torch.autocast("cpu", enabled=False),
-        torch.autocast("cuda", enabled=False),
-    ):
-        yield
-
-
-@contextmanager
-def differentiable(enabled: bool = True) -> Iterator[None]:
-    """Run networks in full float32 with gradients, whatever the caller's autocast, no_grad and inference mode say."""
-    full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
-    with full[0], full[1], torch.inference_mode(False), torch.set_grad_enabled(enabled):
-        yield
+def _gpu_is_at_hand() -> bool:
+    """Whether PyTorch is imported (wholly) and has a GPU; it is not imported for the question."""
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    return cuda is not None and bool(cuda.is_available())

@@ -1,10 +1,9 @@
 """The context network of the integer codes in float, as it is trained.
 
 For every code it gives the mean and the scale of a logistic distribution, from the importance map
-and from the codes of earlier steps (`entropy.order`). Invariant: a code never depends on one of its
-own step or of a later one; `entropy.code_coder` follows in integers. Layers are 1x1 or depthwise
-3x3, so that integers stay cheap. Activations are clamped to [0, 4) as in `map_network`. This module
-knows codes and levels, no pixels.
+and from the codes of earlier steps (`entropy.order`). Layers are 1x1 or depthwise 3x3, so that
+integers stay cheap. Activations are clamped to [0, 4) as in `map_network`. `entropy.code_coder`
+follows it in integers.
 """
 
 import math
@@ -29,7 +28,7 @@ from .map_network import clamped_relu, level_as_input
 
 
 def log_scale(output: Tensor) -> Tensor:
-    """The network's scale output -> log of the scale; any shape.
+    """The network's scale output -> log of the scale.
 
     One index for every 2^-OUTPUT_BITS, output 0 in the middle.
     """
@@ -45,7 +44,7 @@ def logistic_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
     differentiable.
     """
     scale = log_s.exp()
-    # The distribution is symmetric: on its upper side tails are accurate.
+    # The distribution is symmetric: look at its upper side, where tails are accurate.
     distance = (codes - mean).abs()
     p = torch.sigmoid((0.5 - distance) / scale) - torch.sigmoid((-0.5 - distance) / scale)
     return -torch.log2(p.clamp(min=2**-30))
@@ -57,26 +56,26 @@ def chosen_codes(features: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
     Any common shape. Here all codes are chosen at once, from distributions that saw the rounded
     ones; the coder goes step by step.
     """
-    candidates = torch.stack([features.floor(), features.ceil()])  # [2,...]
-    cost = logistic_bits(candidates, mean, log_s) + EXCHANGE * (candidates - features) ** 2
-    return torch.where(cost[0] <= cost[1], candidates[0], candidates[1])
+    around = torch.stack([features.floor(), features.ceil()])
+    cost = logistic_bits(around, mean, log_s) + EXCHANGE * (around - features) ** 2
+    return torch.where(cost[0] <= cost[1], around[0], around[1])
 
 
 def sign_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
-    """Bits of codes -1 and +1 where a number of the same distribution is above 0 or not.
+    """Bits of codes -1 and +1 that say whether a number of the same distribution is above 0.
 
-    Any common shape; differentiable in all three. Means count as at most 1 in magnitude, as in the
-    integer form, whose table ends there: small scales make sure bits.
+    Differentiable in all three. Means count as at most 1 in magnitude, as in the integer form,
+    whose table ends there: small scales make sure bits.
     """
     return F.softplus(-codes * mean.clamp(-1, 1) / log_s.exp()) / math.log(2)
 
 
-def coarse_codes(codes: Tensor) -> Tensor:
+def coarser(codes: Tensor) -> Tensor:
     """Codes as multiples of COARSE, rounded; any shape."""
     return torch.floor((codes + COARSE // 2) / COARSE)
 
 
-def code_as_input(codes: Tensor) -> Tensor:
+def as_input(codes: Tensor) -> Tensor:
     """Codes or coarser ones -> network inputs in steps of 1/4; any shape."""
     return codes.clamp(-SEEN, SEEN) / 4
 
@@ -86,8 +85,7 @@ class StepNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width = config.context_features
-        n = config.channels
+        width, n = config.context_features, config.channels
         self.known = nn.Conv2d(2 * n, width, 1)
         self.map_out = nn.Conv2d(config.map_features, width, 1, bias=False)
         self.level = nn.Embedding(config.levels, width)
@@ -104,8 +102,8 @@ class StepNetwork(nn.Module):
         for embedding in (self.level, self.cell, self.quality):
             nn.init.zeros_(embedding.weight)
         with torch.no_grad():
-            # Most codes are 0 or 1, a quarter as input: scales need their magnitudes, so units must
-            # bend around 0.
+            # Most codes are 0 or 1, a quarter as input: scales need their magnitudes, so units
+            # must bend around 0.
             self.known.weight.mul_(4)
             self.known.bias.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
             for depth in (self.depth1, self.depth2):
@@ -116,46 +114,39 @@ class StepNetwork(nn.Module):
                 mid.bias.add_(0.3)  # type: ignore[union-attr]
             self.out.weight.mul_(0.3)
 
-    def forward(self, known: Tensor, seen: Tensor, coded: Tensor, *setting: Tensor) -> Tensor:
-        """Outputs [4,2m,r] of the channels that each place codes in this step: means, then scales.
+    def forward(self, known: Tensor, seen: Tensor, coded: Tensor, *around: Tensor) -> Tensor:
+        """Outputs of the channels that each place in the cell codes in this step, [4,2m,r].
 
-        known [4,2s,r]: inputs of the channels that each place has seen, positions as in `by_place`;
-        seen [4,2s], coded [4,2m]: which of the 2n inputs and outputs these channels have; setting:
-        what `layer_without_codes` takes.
+        Means, then scales. known [4,2s,r]: inputs of the channels that each place has seen,
+        positions as in `by_place`; seen [4,2s], coded [4,2m]: which of the 2n inputs and outputs
+        these channels have; around: what `around` takes.
         """
-        # Of the first layer only the rows of what is known.
-        without_codes = self.layer_without_codes(*setting)  # [B,width,h,w]
-        batch, _, height, width = without_codes.shape
-        rows = select_rows(self.known.weight.flatten(1).t(), seen).to(known.dtype)  # [4,2s,width]
-        h = from_places(rows.transpose(1, 2) @ known, batch, height, width)  # [B,width,h,w]
-        h = clamped_relu(h + without_codes)
+        given = self.around(*around)
+        batch, _, height, width = given.shape
+        rows = picked(self.known.weight.flatten(1).t(), seen).to(known.dtype)  # [4,2s,width]
+        h = together(rows.transpose(1, 2) @ known, batch, height, width)
+        h = clamped_relu(h + given)
         for depth, mid in ((self.depth1, self.mid1), (self.depth2, self.mid2)):
             h = clamped_relu(pointwise(mid, clamped_relu(depth(h))))
-
-        # Of the last layer only the columns of what is coded.
-        columns = select_rows(self.out.weight.flatten(1), coded).to(known.dtype)  # [4,2m,width]
-        bias = select_rows(self.out.bias, coded).to(known.dtype)  # type: ignore[arg-type]  # [4,2m]
+        columns = picked(self.out.weight.flatten(1), coded).to(known.dtype)  # [4,2m,width]
+        bias = picked(self.out.bias, coded).to(known.dtype)  # type: ignore[arg-type]  # [4,2m]
         return torch.baddbmm(bias[:, :, None], columns, by_place(h))
 
-    def layer_without_codes(
-        self, maps: Tensor, level: Tensor, place: Tensor, quality_index: Tensor
-    ) -> Tensor:
+    def around(self, maps: Tensor, level: Tensor, place: Tensor, quality_index: Tensor) -> Tensor:
         """The first layer without codes, [B,width,h,w].
 
-        maps [B,f,h,w], level [B,h,w], place in the cell [h,w], quality_index [B].
+        maps [B,f,h,w], level [B,h,w], place [h,w], quality_index [B].
         """
-        tables: Tensor = (
-            self.level(level) + self.cell(place) + self.quality(quality_index)[:, None, None]
-        )
-        tables = tables + self.known.bias  # type: ignore[operator]  # [B,h,w,width]
-        tables = tables.permute(0, 3, 1, 2)  # [B,width,h,w]
-        return pointwise(self.map_out, maps) + tables.to(maps.dtype)
+        quality = self.quality(quality_index)[:, None, None]
+        tables: Tensor = self.level(level) + self.cell(place) + quality  # [B,h,w,width]
+        tables = tables + self.known.bias  # type: ignore[operator]
+        return pointwise(self.map_out, maps) + tables.permute(0, 3, 1, 2).to(maps.dtype)
 
 
 class ContextNetwork(nn.Module):
-    """Mean and log-scale of every code in the steps of `order`, from the codes of earlier steps.
+    """Mean and log-scale of every code in the steps of `order`, from the codes of the steps before.
 
-    A step reads only what is known and computes only what it codes, so that no work is wasted.
+    A step reads only what is known and computes only what it codes.
     """
 
     by_step: Tensor
@@ -163,14 +154,13 @@ class ContextNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        n = config.channels
-        features = config.map_features
+        side, n = config.map_features, config.channels
         self.levels = config.levels
-        self.map_in = nn.Conv2d(2, features, 5, padding=2)
-        self.map_mid = nn.Conv2d(features, features, 3, padding=1)
+        self.map_in = nn.Conv2d(2, side, 5, padding=2)
+        self.map_mid = nn.Conv2d(side, side, 3, padding=1)
         self.step = nn.ModuleList([StepNetwork(config) for _ in order.STEPS])
         self.sizes = [order.channels(k, n).shape[1] for k in range(len(order.STEPS))]
-        by_step = order.by_step(n)  # [4,n]
+        by_step = torch.from_numpy(order.by_step(n))  # [4,n]
         self.register_buffer("by_step", by_step, persistent=False)
         self.register_buffer("to_channels", by_step.argsort(1), persistent=False)
 
@@ -181,41 +171,43 @@ class ContextNetwork(nn.Module):
         quality_index: Tensor,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale [B,n,h,w] float32 of codes [B,n,h,w], integers.
+        """codes [B,n,h,w] integers, level [B,1,h,w], quality_index [B] -> mean and log-scale.
 
-        level [B,1,h,w], quality_index [B]; dtype: what the layers compute in.
+        [B,n,h,w] each, float32.
         """
-        # What every step sees: the importance map around each position.
         batch, n, height, width = codes.shape
-        centred = level_as_input(level, self.levels)
-        seen_map = torch.cat([centred, torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
-        maps = clamped_relu(self.map_mid(clamped_relu(self.map_in(seen_map))))  # [B,f,h,w]
-        setting = maps, level[:, 0].long(), order.cell(height, width, codes.device), quality_index
-
-        # What the steps code one after the other: channels in the order in which they are known.
-        ordered = reorder_channels(by_place(codes), self.by_step).to(dtype)  # [4,n,r]
-        fine = code_as_input(ordered)
-        coarse = code_as_input(coarse_codes(ordered))
-        outputs = []
-        start = 0
+        level_map = level_as_input(level, self.levels)
+        seen_map = torch.cat([level_map, torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
+        maps = clamped_relu(self.map_mid(clamped_relu(self.map_in(seen_map))))
+        around = maps, level[:, 0].long(), places(height, width, codes.device), quality_index
+        ordered = reordered(by_place(codes), self.by_step).to(dtype)  # [4,n,r]
+        fine, coarse = as_input(ordered), as_input(coarser(ordered))
+        outputs, start = [], 0
         for network, size in zip(self.step, self.sizes, strict=True):
             seen = self.by_step[:, :start]  # [4,s]
             coded = self.by_step[:, start : start + size]  # [4,m]
             known = torch.cat([fine[:, :start], coarse[:, :start]], 1)  # [4,2s,r]
             inputs = torch.cat([seen, seen + n], 1)  # [4,2s]
-            columns = torch.cat([coded, coded + n], 1)  # [4,2m]
-            out = network(known, inputs, columns, *setting)
+            pairs = torch.cat([coded, coded + n], 1)  # [4,2m]
+            out = network(known, inputs, pairs, *around)
             outputs.append(out.float().view(4, 2, size, -1))  # [4,2,m,r]
             start += size
-
-        # Back to pictures.
         mean, scale = torch.cat(outputs, 2).unbind(1)  # [4,n,r] each
-        mean = reorder_channels(mean.clamp(-MEAN_MAX, MEAN_MAX), self.to_channels)
-        log_s = reorder_channels(log_scale(scale), self.to_channels)
-        return (
-            from_places(mean, batch, height, width),
-            from_places(log_s, batch, height, width),
+        mean, scale = (
+            together(reordered(y, self.to_channels), batch, height, width)
+            for y in (mean.clamp(-MEAN_MAX, MEAN_MAX), log_scale(scale))
         )
+        return mean, scale
+
+
+def places(height: int, width: int, device: torch.device) -> Tensor:
+    """Place 0..3 in its 2x2 cell of every position, int64 [h,w].
+
+    Made on the device: nothing may be copied to it while a CUDA graph is captured.
+    """
+    rows = torch.arange(height, device=device)[:, None]
+    columns = torch.arange(width, device=device)
+    return rows % 2 * 2 + columns % 2
 
 
 def by_place(x: Tensor) -> Tensor:
@@ -229,30 +221,29 @@ def by_place(x: Tensor) -> Tensor:
     return cells.permute(3, 5, 1, 0, 2, 4).reshape(4, channels, -1)
 
 
-def from_places(x: Tensor, batch: int, height: int, width: int) -> Tensor:
+def together(x: Tensor, batch: int, height: int, width: int) -> Tensor:
     """The inverse of `by_place`: [4,c,r] -> [B,c,h,w]."""
     cells = x.view(2, 2, x.shape[1], batch, -(-height // 2), -(-width // 2))
     cells = cells.permute(3, 2, 4, 0, 5, 1)  # [B,c,h/2,2,w/2,2]
     return cells.flatten(4).flatten(2, 3)[:, :, :height, :width]
 
 
-def select_rows(x: Tensor, index: Tensor) -> Tensor:
+def picked(x: Tensor, index: Tensor) -> Tensor:
     """Rows of x [m,...] by index [4,k] -> [4,k,...]."""
     return x.index_select(0, index.flatten()).view(4, -1, *x.shape[1:])
 
 
-def reorder_channels(x: Tensor, index: Tensor) -> Tensor:
+def reordered(x: Tensor, index: Tensor) -> Tensor:
     """x [4,c,r], each place's channels in the order of index [4,c]."""
     offset = torch.arange(4, device=x.device)[:, None] * x.shape[1]
-    return select_rows(x.flatten(0, 1), index + offset)
+    return picked(x.flatten(0, 1), index + offset)
 
 
 def pointwise(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """A 1x1 convolution of [B,c,h,w] as a product of matrices, the faster form on a CPU."""
-    weight = layer.weight.flatten(1).to(x.dtype).expand(len(x), -1, -1)  # [B,out,c]
-    flat = x.flatten(2)  # [B,c,h*w]
+    """A 1x1 convolution of [B,c,h,w] as a product of matrices, which is faster on a CPU."""
+    weight = layer.weight.flatten(1).to(x.dtype).expand(len(x), -1, -1)  # [B,out,in]
     if layer.bias is None:
         bias = torch.zeros(1, dtype=x.dtype, device=x.device)
     else:
-        bias = layer.bias[:, None].to(x.dtype)  # [out,1]
-    return torch.baddbmm(bias, weight, flat).view(len(x), -1, *x.shape[2:])
+        bias = layer.bias[:, None].to(x.dtype)
+    return torch.baddbmm(bias, weight, x.flatten(2)).view(len(x), -1, *x.shape[2:])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..entropy.logistic import FIRST_LOG_SCALE, LAST_LOG_SCALE, OUTPUT_BITS, SCALES
 from ..format.grid import GRID
-from ..networks.layers import FIRST_GAIN, GAIN_SLOPE, unshuffled
+from ..networks.torch_network import FIRST_GAIN, GAIN_SLOPE, unshuffled
 from .code_network import StepNetwork
 from .joint_codec import JointCodec
 
@@ -64,11 +64,16 @@ def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
     # There and back through the components; all that stands beside them is silent.
     encoder = joint.encoder
     decoder = joint.decoder
-    encoder.shortcut.weight.copy_((components.t() / unit)[:, :, None, None])
-    encoder.shortcut.bias.copy_(-(mean @ components) / unit)  # type: ignore[union-attr]
-    decoder.shortcut.weight.copy_((components * unit)[:, :, None, None])
-    decoder.shortcut.bias.copy_(mean)  # type: ignore[union-attr]
-    for layer in (encoder.codes, decoder.out, decoder.shortcut_eighth):
+    encoder.convolution("shortcut").weight.copy_((components.t() / unit)[:, :, None, None])
+    encoder.convolution("shortcut").bias.copy_(-(mean @ components) / unit)  # type: ignore[union-attr]
+    decoder.convolution("shortcut").weight.copy_((components * unit)[:, :, None, None])
+    decoder.convolution("shortcut").bias.copy_(mean)  # type: ignore[union-attr]
+    silent = (
+        encoder.convolution("codes"),
+        decoder.convolution("out"),
+        decoder.convolution("shortcut_eighth"),
+    )
+    for layer in silent:
         layer.weight.zero_()
         layer.bias.zero_()  # type: ignore[union-attr]
 

@@ -10,13 +10,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..networks.binarizer import round_through, sign_through
 from ..networks.config import ModelConfig
-from ..networks.decoder import Decoder
-from ..networks.encoder import Encoder
-from ..networks.importance import importance_level, mask
+from ..networks.torch_network import Decoder, Encoder
 from .code_network import ContextNetwork, chosen_codes, logistic_bits, sign_bits
 from .map_network import MapNetwork
+from .proxy_gradients import importance_level, mask, round_through, sign_through
 
 
 class Outcome(NamedTuple):

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from safetensors.torch import save as save_safetensors
 
+from ..networks.torch_network import training_device
 from ..runtime import files
-from ..runtime.devices import resolve_device
 from . import checkpoint
 from . import recipe as recipes
 from .crops import load_whole
@@ -41,7 +41,7 @@ def train(options: TrainOptions) -> Progress:
 
     with process_group(options.device) as (ranks, device_name):
         # torch's settings of the process, put back at the end.
-        device = resolve_device(device_name)
+        device = training_device(device_name)
         threads = torch.get_num_threads()
         torch.backends.cudnn.benchmark = device.type == "cuda"
         torch.set_num_threads(options.threads or threads)

@@ -86,8 +86,8 @@ class Step:
         self.linear: list[Tensor] = []
         if not self.joint.config.one_bit:  # signs have no such start
             self.linear = [
-                *self.joint.encoder.shortcut.parameters(),
-                *self.joint.decoder.shortcut.parameters(),
+                *self.joint.encoder.convolution("shortcut").parameters(),
+                *self.joint.decoder.convolution("shortcut").parameters(),
             ]
 
         # Sums since they were last read, and what a stage decides: see `begin` and `prepare`.

@@ -6,14 +6,15 @@ bytes. This module knows no places and no hashes: whoever calls has checked the 
 """
 
 import json
-import os
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
-import safetensors.torch
-import torch
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ..errors import WeightsError
 from ..model import Model
@@ -22,36 +23,34 @@ from ..runtime.files import write_atomically
 
 FORMAT = "pillow-cwic model 1"
 
+Tensors = dict[str, NDArray[Any]]
 
-def read_model(path: str | os.PathLike[str], device: torch.device, *, id: str) -> Model:
-    """Read a weights file (already verified) onto a device.
+
+def read_model(path: str | PathLike[str], device: str, *, id: str) -> Model:
+    """Read a weights file (already verified) onto a device, as `resolve_device` names it.
 
     WeightsError says what is wrong with it.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{Path(path).name} is not a readable safetensors file: {error}"
-        ) from error
-    config = _config(Path(path).name, metadata)
-    # Whatever the caller's default device is; and refinement needs weights that gradients may pass.
-    with torch.device("cpu"), torch.inference_mode(False):
-        return Model(config, tensors, device, id)
+    metadata, tensors = _read(path, with_tensors=True)
+    return Model(_config(Path(path).name, metadata), tensors, device, id)
 
 
-def read_config(path: str | os.PathLike[str]) -> ModelConfig:
+def read_config(path: str | PathLike[str]) -> ModelConfig:
     """The configuration in a weights file, without its tensors; WeightsError as `read_model`."""
+    metadata, _ = _read(path, with_tensors=False)
+    return _config(Path(path).name, metadata)
+
+
+def _read(path: str | PathLike[str], *, with_tensors: bool) -> tuple[dict[str, str], Tensors]:
+    """Metadata and tensors; these are copies, so that the file may go afterwards."""
     try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
+        with safe_open(path, framework="numpy") as file:
+            names = list(file.keys()) if with_tensors else []
+            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise WeightsError(
             f"{Path(path).name} is not a readable safetensors file: {error}"
         ) from error
-    return _config(Path(path).name, metadata)
 
 
 def _config(name: str, metadata: dict[str, str]) -> ModelConfig:
@@ -70,10 +69,10 @@ def _config(name: str, metadata: dict[str, str]) -> ModelConfig:
 
 
 def write_model(
-    path: str | os.PathLike[str],
+    path: str | PathLike[str],
     config: ModelConfig,
-    networks: Mapping[str, Tensor],
-    entropy: Mapping[str, Tensor],
+    networks: Mapping[str, NDArray[Any]],
+    entropy: Mapping[str, NDArray[Any]],
 ) -> None:
     """Write a weights file.
 
@@ -81,8 +80,6 @@ def write_model(
     same tensors always give the same bytes, hence the same id: metadata is one key, because
     several come in no fixed order.
     """
-    tensors = {
-        name: t.detach().to("cpu", torch.float16).contiguous() for name, t in networks.items()
-    }
-    data = safetensors.torch.save({**tensors, **entropy}, {FORMAT: config.to_json()})
+    floats = {name: np.ascontiguousarray(t, np.float16) for name, t in networks.items()}
+    data = safetensors.numpy.save({**floats, **entropy}, {FORMAT: config.to_json()})
     write_atomically(Path(path), data)

@@ -26,8 +26,6 @@ from . import cache, catalogue
 from .manifest import Entry, is_id
 
 if TYPE_CHECKING:
-    import torch
-
     from ..model import Model
 
 WHEEL_DIR = files.package_data()
@@ -108,15 +106,15 @@ def _known_quality_count(model_id: str) -> int | None:
     return None
 
 
-def load(model: str | PathLike[str] | None, device: torch.device) -> Model:
+def load(model: str | PathLike[str] | None, device: str) -> Model:
     """The model on `device`, verified and kept in memory.
 
     Threads that ask at once get the one that is loaded once. WeightsError when it is unknown,
     unreachable, damaged or not a model.
     """
-    is_loaded = isinstance(model, str) and (model, str(device)) in _loaded
+    is_loaded = isinstance(model, str) and (model, device) in _loaded
     entry = None if is_loaded else find(model)
-    key = (entry.id if entry else str(model), str(device))
+    key = (entry.id if entry else str(model), device)
     with _lock:
         future = _loaded.get(key)
         waits = future is not None
@@ -193,9 +191,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _load_into(
-    future: Future[Model], key: tuple[str, str], entry: Entry, device: torch.device
-) -> None:
+def _load_into(future: Future[Model], key: tuple[str, str], entry: Entry, device: str) -> None:
     try:
         from .file import read_model
 

@@ -70,7 +70,7 @@ def named(path: Path) -> str:
 
 
 def all_fingerprints() -> dict[str, str]:
-    """Fingerprints of the golden files with 1 and 2 threads, oneDNN on and off, float32 and float64."""
+    """Fingerprints of the golden files by threads (1, 2), oneDNN (on, off) and float type."""
     found = {}
     settings = itertools.product((torch.float32, torch.float64), (1, 2), (True, False))
     for dtype, count, onednn in settings:
@@ -97,7 +97,10 @@ def expected() -> dict[str, str]:
 
 @pytest.mark.parametrize("capability", ["default", "avx2", "avx512"])
 def test_probabilities_do_not_depend_on_the_processor_or_its_settings(capability, expected):
-    """Every probability and bit is the same at every CPU capability, thread count, oneDNN setting and float type."""
+    """Every probability and bit is the same whatever the processor and its settings.
+
+    At every CPU capability, thread count, oneDNN setting and float type.
+    """
     result = subprocess.run(
         [sys.executable, __file__],
         env=environment(ATEN_CPU_CAPABILITY=capability),
@@ -114,7 +117,10 @@ def test_probabilities_do_not_depend_on_the_processor_or_its_settings(capability
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_a_lowered_float32_precision_changes_no_code(precision, expected):
-    """torch.set_float32_matmul_precision() may make products inexact; the entropy model then uses float64."""
+    """torch.set_float32_matmul_precision() may make products inexact.
+
+    The entropy model then uses float64.
+    """
     loaded = models.load(None, torch.device("cpu"))
     try:
         torch.set_float32_matmul_precision(precision)
@@ -126,7 +132,10 @@ def test_a_lowered_float32_precision_changes_no_code(precision, expected):
 
 
 def test_the_callers_autocast_and_defaults_change_no_code(expected):
-    """Autocast, a default dtype of float64 and a default device around a call leave the decoded picture as it is."""
+    """The caller's settings leave the decoded picture as it is.
+
+    Autocast, a default dtype of float64, and a default device around a call.
+    """
     data = GOLDEN[0].read_bytes()
     plain = pillow_cwic.decode(data, device="cpu")
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -141,7 +150,7 @@ def test_the_callers_autocast_and_defaults_change_no_code(expected):
 
 
 def test_every_layer_stays_far_within_exact_arithmetic():
-    """The proven accumulator bound of the shipped model is below 2^24 in every layer, with room to spare."""
+    """The proven accumulator bound of the shipped model is well below 2^24 in every layer."""
     bounds = models.load(None, torch.device("cpu")).entropy.bounds
     assert len(bounds) == 4 + 2 + 7 * (5 + 4)  # of the map, of the map as context, of seven steps
     assert 0 < max(bounds.values()) < 0.6 * 2**24
@@ -163,7 +172,10 @@ def test_weights_that_could_leave_exact_arithmetic_are_refused():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_a_gpu_decodes_the_same_picture():
-    """Networks on a GPU give the CPU's pixels within 1 of 255; codes come from the same integer walk."""
+    """Networks on a GPU give the CPU's pixels within 1 of 255.
+
+    Codes come from the same integer walk.
+    """
     for path in GOLDEN:
         data = path.read_bytes()
         cpu, gpu = (
@@ -174,7 +186,10 @@ def test_a_gpu_decodes_the_same_picture():
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_float64_is_used_where_float32_may_be_inexact(precision):
-    """Permission for reduced precision is enough: whether a processor uses it depends on it and on the shapes."""
+    """Permission for reduced precision is enough.
+
+    Whether a processor uses it depends on it and on the shapes.
+    """
     loaded = models.load(None, torch.device("cpu"))
     assert loaded.entropy.map.conv1.weight.dtype == torch.float32
     torch.set_float32_matmul_precision(precision)

@@ -69,7 +69,10 @@ def pixels(photo: Image.Image) -> np.ndarray:
 
 
 def random_signs(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes int16 [h,w,n] of either sign that the levels uint8 [h,w] allow, and those; neighbours often agree."""
+    """Codes int16 [h,w,n] of either sign that the levels uint8 [h,w] allow, and those.
+
+    Neighbours often agree.
+    """
     generator = torch.Generator().manual_seed(height * 1000 + width)
     level = torch.randint(0, CONFIG.levels, (height, width), generator=generator)
     codes = (
@@ -85,7 +88,10 @@ def random_signs(height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_a_ladder_of_none_is_a_configuration():
-    """`ladder = 0` reads and writes as JSON and means one threshold; less than 0 or more than 63 is refused."""
+    """`ladder = 0` reads and writes as JSON and means one threshold.
+
+    Less than 0 or more than 63 is refused.
+    """
     assert ModelConfig.from_dict(json.loads(CONFIG.to_json())) == CONFIG
     assert CONFIG.one_bit
     assert not tiny_model.CONFIG.one_bit
@@ -95,7 +101,10 @@ def test_a_ladder_of_none_is_a_configuration():
 
 
 def test_codes_are_the_signs_of_the_features(loaded, pixels):
-    """Where the map keeps a channel the code says whether the feature is above 0, elsewhere it is 0."""
+    """Where the map keeps a channel the code says whether the feature is above 0.
+
+    Elsewhere it is 0.
+    """
     codes, level, _, rest = analysis.Analysis(loaded, pixels).coded(4)
     assert rest is None
     x = (
@@ -133,7 +142,10 @@ class Recorder:
 @pytest.mark.parametrize("index", [0, 10, 32, 63])
 @pytest.mark.parametrize("mean", [-1920, -16, -5, 0, 1, 15, 16, 17, 300])
 def test_one_decision_costs_what_training_counts(index, mean):
-    """A sign is one bit that costs what `sign_bits` says, up to the coder's least chance, on both sides of the mean."""
+    """A sign is one bit that costs what `sign_bits` says, on both sides of the mean.
+
+    That is, up to the coder's least chance.
+    """
     table = Ladder(logistic_table(0).long().numpy(), 0)
     log_s = log_scale(torch.tensor((index - SCALES // 2) / 16))
     for code in (-1, 1):
@@ -162,7 +174,7 @@ def test_more_likely_signs_cost_less():
 
 
 def test_the_rate_draws_features_to_the_predicted_side():
-    """Through the signs' proxy function, a feature is pulled to where its mean is, whichever side it is on."""
+    """Through the signs' proxy function, a feature is pulled to its mean, from either side."""
     y = torch.tensor([-2.0, -0.1, 0.1, 2.0, -2.0, -0.1, 0.1, 2.0], requires_grad=True)
     mean = torch.tensor([0.5] * 4 + [-0.5] * 4)
     sign_bits(sign_through(y), mean, torch.zeros(8)).sum().backward()
@@ -174,7 +186,10 @@ def test_the_rate_draws_features_to_the_predicted_side():
 
 @pytest.mark.parametrize("shape", [(3, 3), (1, 5), (13, 10)])
 def test_signs_survive_real_bytes(loaded, document, shape):
-    """Codes and levels come back from the stream, in the independent decoder too; a longer stream is refused."""
+    """Codes and levels come back from the stream, in the independent decoder too.
+
+    A longer stream is refused.
+    """
     codes, level = random_signs(*shape)
     stream = loaded.entropy.encode(codes, level, 5)
     found, levels = loaded.entropy.decode(stream, shape, 5)
@@ -221,7 +236,10 @@ def test_damaged_streams_end_in_signs_or_in_a_named_error(loaded):
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 9), (50, 95)])
 def test_any_size_comes_back(path, document, photo, size):
-    """Pillow writes and reads pictures with alpha of any size; the independent decoder finds the same in the file."""
+    """Pillow writes and reads pictures with alpha of any size.
+
+    The independent decoder finds the same in the file.
+    """
     picture = photo.resize(size[::-1])
     alpha = np.arange(size[0] * size[1], dtype=np.uint8).reshape(size)
     picture.putalpha(Image.fromarray(alpha))
@@ -233,7 +251,10 @@ def test_any_size_comes_back(path, document, photo, size):
 
 
 def test_tiles_regions_salvage_and_the_quality_map(path, document, pixels):
-    """Six tiles with a quality map: the independent decoder agrees, a region is a crop, a lost tile costs no other."""
+    """Six tiles with a quality map.
+
+    The independent decoder agrees, a region is a crop, a lost tile costs no other.
+    """
     importance = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
     data = encode_in_tiles(pixels, quality=0.6, importance=importance, model=path, device="cpu")
     file, whole = File(data, document), pillow_cwic.decode(data, device="cpu")
@@ -266,7 +287,10 @@ for usual, here in (
 
 
 def test_every_parameter_learns_and_nothing_is_random():
-    """The loss reaches all parts, the rate the encoder too; two passes in training cost the same bits, to the bit."""
+    """The loss reaches all parts, the rate the encoder too.
+
+    Two passes in training cost the same bits, to the bit.
+    """
     joint = tiny_model.joint(config=CONFIG).train()
     torch.manual_seed(3)
     x, index = torch.rand(2, 3, 48, 48), torch.tensor([1, 6])
@@ -285,7 +309,10 @@ def test_every_parameter_learns_and_nothing_is_random():
 
 
 def test_a_run_learns_and_its_model_is_used(photo, tmp_path):
-    """60 steps, stopped and resumed: the error falls, and Pillow saves and opens with the exported model."""
+    """60 steps, stopped and resumed.
+
+    The error falls, and Pillow saves and opens with the exported model.
+    """
     write_pieces(tmp_path / "photos")
     (tmp_path / "signs.toml").write_text(RECIPE)
     command = ["train", str(tmp_path / "signs.toml"), "--data", str(tmp_path / "photos")]

@@ -83,7 +83,10 @@ def data(pixels: np.ndarray, path: Path) -> bytes:
 def random_codes(
     height: int, width: int, spread: float, config: ModelConfig = CONFIG
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Codes int16 [h,w,n] that the levels [h,w] allow; the first channels spread most, and a few escape."""
+    """Codes int16 [h,w,n] that the levels [h,w] allow.
+
+    The first channels spread most, and a few escape.
+    """
     generator = torch.Generator().manual_seed(height * 1000 + width)
     level = torch.randint(0, config.levels, (height, width), generator=generator)
     exists = torch.arange(config.channels) < torch.tensor(config.kept_planes)[level][..., None]
@@ -98,7 +101,10 @@ def random_codes(
 
 
 def test_the_successive_binarizer_is_a_ladder_of_the_papers():
-    """sign(y) * sum over j of [|y| > j - 1/2], counted threshold by threshold, off the thresholds themselves."""
+    """sign(y) * sum over j of [abs(y) > j - 1/2], counted threshold by threshold.
+
+    Off the thresholds themselves.
+    """
     y = torch.linspace(-6.03, 6.07, 997)
     ladder = sum((y.abs() - j + 0.5 > 0).float() for j in range(1, 8)) * y.sign()
     assert torch.equal(round_through(y), ladder)
@@ -155,7 +161,10 @@ def test_the_table_is_the_logistic_distribution():
 @pytest.mark.parametrize("index", [10, 32, 50])
 @pytest.mark.parametrize("mean", [-1637, -37, -8, 0, 5, 8, 100, 1003])
 def test_decisions_cost_what_the_distribution_says(ladder, index, mean):
-    """The decisions of a code cost -log2 of its logistic probability, for likely codes on both sides of the mean."""
+    """The decisions of a code cost -log2 of its logistic probability.
+
+    Shown for likely codes on both sides of the mean.
+    """
     scale = torch.tensor((index - SCALES // 2) / 16)
     for code in range(mean // 16 - 12, mean // 16 + 13):
         expected = float(
@@ -169,7 +178,7 @@ def test_decisions_cost_what_the_distribution_says(ladder, index, mean):
 
 
 def test_every_code_comes_back_whatever_was_predicted(ladder):
-    """Codes of all sizes, escapes among them, survive the range coder at random means and scales."""
+    """Codes of all sizes, with escapes, survive the range coder at random means and scales."""
     random = np.random.default_rng(3)
     codes = np.concatenate(
         [np.arange(-80, 81), [4095, -4095, 31, 32, 33, 2047, -2048], random.integers(-9, 10, 500)]
@@ -194,9 +203,10 @@ def when_coded(count: int) -> torch.Tensor:
 
 
 def test_every_code_is_visited_once_and_each_step_spreads_over_the_cell():
-    """At every place each channel has one step; in every step the four places of a cell code the four quarters.
+    """At every place each channel has one step.
 
-    Steps code 1, 1, 2, 2, 2, 4 and 4 of 16 channels, and the first ones other parts of a quarter at each place.
+    In every step the four places of a cell code the four quarters. Steps code 1, 1, 2, 2, 2, 4 and
+    4 of 16 channels, and the first ones other parts of a quarter at each place.
     """
     steps = when_coded(32)  # [channel,place]
     assert torch.equal(steps[:16], steps[16:])
@@ -211,7 +221,7 @@ def test_every_code_is_visited_once_and_each_step_spreads_over_the_cell():
 
 
 def test_a_prediction_sees_only_earlier_steps():
-    """Changing the codes of one step changes no prediction up to that step, and does change later ones."""
+    """Changing the codes of one step changes later predictions, and none up to that step."""
     joint = tiny_model.joint()
     codes, level = random_codes(6, 7, 3.0)
     v, q = codes.permute(2, 0, 1)[None].float(), level[None, None].float()
@@ -232,7 +242,10 @@ def test_a_prediction_sees_only_earlier_steps():
 
 @pytest.mark.parametrize("shape", [(3, 3), (1, 5), (13, 10)])
 def test_codes_survive_real_bytes(loaded, shape):
-    """Codes, large ones among them, and levels come back from the stream; a longer stream is refused."""
+    """Codes, large ones among them, and levels come back from the stream.
+
+    A longer stream is refused.
+    """
     codes, level = random_codes(*shape, 6.0)
     stream = loaded.entropy.encode(codes, level, 5)
     found, levels = loaded.entropy.decode(stream, shape, 5)
@@ -257,7 +270,10 @@ def wide() -> TileCoder:
 
 @pytest.mark.parametrize("highest", range(WIDE.levels))
 def test_codes_survive_where_the_map_stays_low(wide, highest):
-    """Levels up to any `highest`, 0 included, and the codes that they allow come back from the stream."""
+    """Levels up to any `highest`, 0 included.
+
+    The codes that they allow come back from the stream.
+    """
     codes, level = random_codes(9, 7, 6.0, WIDE)
     level = level.clamp(max=highest)
     codes *= torch.arange(WIDE.channels) < torch.tensor(WIDE.kept_planes)[level.long()][..., None]
@@ -268,7 +284,7 @@ def test_codes_survive_where_the_map_stays_low(wide, highest):
 
 @pytest.mark.parametrize("channels", [0, 16, 32])
 def test_channels_that_no_position_keeps_change_no_prediction(wide, channels):
-    """A step computed on the channels that a tile has predicts, for them, what all channels would."""
+    """A step on the channels that a tile has predicts, for them, what all channels would."""
     step, n = wide.codes.steps[2], WIDE.channels
     fixed, place = step.hidden.weight.shape[0] - 2 * n, order.cell(5, 4).reshape(-1)
     x = torch.randint(
@@ -394,7 +410,10 @@ def test_damaged_streams_end_in_codes_or_in_a_named_error(loaded):
 
 
 def test_sums_that_could_leave_exact_arithmetic_are_refused(loaded):
-    """Every layer's bound is proven, those of depthwise layers too, and the message names the layer."""
+    """Every layer's bound is proven, those of depthwise layers too.
+
+    The message names the layer.
+    """
     bounds = loaded.entropy.bounds
     assert len(bounds) == 4 + 2 + 7 * (5 + 4)  # of the map, of the map as context, of seven steps
     assert max(bounds.values()) < 0.2 * 2**24
@@ -410,7 +429,10 @@ def test_sums_that_could_leave_exact_arithmetic_are_refused(loaded):
 
 
 def test_missing_and_misshapen_tensors_are_named(loaded):
-    """A weights file without a depthwise layer, or with a table of another ladder, is refused by the tensor's name."""
+    """A weights file whose tensors do not fit is refused by the tensor's name.
+
+    One is without a depthwise layer, one has a table of another ladder.
+    """
     tensors = dict(loaded._tensors)
     del tensors["entropy.planes.0.depth2.bias"]
     with pytest.raises(WeightsError, match=r"no tensor entropy\.planes\.0\.depth2\.bias"):
@@ -469,7 +491,10 @@ def multiplications(network: torch.nn.Module, *inputs: torch.Tensor) -> int:
 
 
 def test_the_full_size_keeps_its_budget():
-    """The shape of base.toml decodes with at most 75 kMAC per pixel, and its file has at most 25 MB."""
+    """The shape of base.toml decodes with at most 75 kMAC per pixel.
+
+    Its file has at most 25 MB.
+    """
     config = FULL
     encoder, decoder = Encoder(config), Decoder(config)
     with torch.inference_mode():
@@ -486,7 +511,10 @@ def test_the_full_size_keeps_its_budget():
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_blocks_of_pixels_are_pixel_unshuffles(layout):
-    """The encoder's own way from pixels to blocks gives what PyTorch's does, channels last in memory."""
+    """The encoder's own way from pixels to blocks gives what PyTorch's does.
+
+    With channels last in memory.
+    """
     x = torch.rand(2, 3, 32, 48).contiguous(memory_format=layout)
     found = unshuffled(x, 8)
     assert torch.equal(found, torch.nn.functional.pixel_unshuffle(x, 8))
@@ -494,14 +522,14 @@ def test_blocks_of_pixels_are_pixel_unshuffles(layout):
 
 
 def reach(changed: torch.Tensor, at: int) -> int:
-    """Largest distance from column `at` of columns where a map [...,w] is not 0, but for rounding."""
+    """Largest distance from column `at` of columns where a map [...,w] is not nearly 0."""
     columns = (changed.abs().flatten(0, -2).amax(0) > 1e-6 * changed.abs().max()).nonzero()[:, 0]
     return int((columns - at).abs().max())
 
 
 @pytest.mark.parametrize("blocks", [(1, 1, 1), (2, 1, 1), (3, 2, 1), (1, 3, 0)])
 def test_halos_are_the_receptive_fields(blocks):
-    """What one code or pixel changes ends within the halo, and reaches into its last code position."""
+    """What one code or pixel changes reaches into the halo's last code position, no further."""
     fields = json.loads(CONFIG.to_json()) | {"encoder_blocks": blocks, "decoder_blocks": blocks}
     config, index = ModelConfig.from_dict(fields), torch.tensor([4])
     torch.manual_seed(1)
@@ -530,7 +558,10 @@ def test_halos_are_the_receptive_fields(blocks):
 @pytest.mark.parametrize("core", [Box(7, 9, 14, 11), Box(0, 0, 3, 20), Box(18, 15, 19, 20)])
 @pytest.mark.parametrize("blocks", [(1, 1, 1), (3, 1, 1), (1, 3, 2)])
 def test_a_part_decodes_as_in_the_whole_picture(blocks, core):
-    """The decoder computes a part's pixels alone, by the codes around it and by qualities that differ, as ever."""
+    """The decoder computes a part's pixels alone, as it does within the whole.
+
+    They follow from the codes around the part, and from qualities that differ within it.
+    """
     config = ModelConfig.from_dict(json.loads(CONFIG.to_json()) | {"decoder_blocks": blocks})
     torch.manual_seed(2)
     decoder = Decoder(config)
@@ -556,7 +587,7 @@ def test_block_counts_are_whole_numbers(blocks):
 
 
 def test_pillow_writes_and_reads_it(path, photo):
-    """`save(model=path)` and `open` give a picture of the same size, all channels of the file in place."""
+    """`save(model=path)` and `open` give a picture of the same size, with all channels in place."""
     file = io.BytesIO()
     photo.save(file, "CWIC", model=str(path), quality=1.0)
     found = Image.open(file)
@@ -593,7 +624,8 @@ def test_no_seam_between_windows(pixels, data, loaded, monkeypatch):
 def test_no_seam_between_tiles_and_a_region_is_a_crop(pixels, data, path, monkeypatch):
     """Tiles of 64 pixels decode to the picture of one tile; a region needs only the tiles near it.
 
-    Codes are only rounded here: a choice between two looks at the codes around, which end where a tile does.
+    Codes are only rounded here: a choice between two looks at the codes around, which end where a
+    tile does.
     """
     monkeypatch.setattr(Ladder, "choose", lambda self, mean, scale, codes, rest: codes)
     data = pillow_cwic.encode(pixels, quality=0.5, model=path)
@@ -618,7 +650,10 @@ def test_no_seam_between_tiles_and_a_region_is_a_crop(pixels, data, path, monkey
 
 
 def test_a_chosen_code_is_the_better_of_a_features_two_neighbours():
-    """By bits plus EXCHANGE times the squared error: computed here from the logistic function itself."""
+    """By bits plus EXCHANGE times the squared error.
+
+    Computed here from the logistic function itself.
+    """
     generator = np.random.default_rng(0)
     steps = Ladder(logistic_table(15).long().numpy(), 15)
     mean, scale = generator.integers(-80, 80, 4000), generator.integers(0, SCALES, 4000)
@@ -656,7 +691,10 @@ def test_a_chosen_code_is_the_better_of_a_features_two_neighbours():
 
 
 def test_choosing_codes_beats_rounding_them(monkeypatch):
-    """On a photograph, with the shipped model: 4 % fewer bytes, and a better picture than rounding gives in as many."""
+    """On a photograph, with the shipped model.
+
+    4 % fewer bytes, and a better picture than rounding gives in as many.
+    """
     with Image.open(demo.SHIPPED) as picture:
         pixels = np.asarray(picture.convert("RGB"))
     chosen = pillow_cwic.encode(pixels, quality=0.3)
@@ -681,7 +719,10 @@ def test_the_importance_map_has_one_level_per_16_pixels(pixels, data, loaded):
 
 
 def test_a_picture_of_importance_moves_the_quality(pixels, data, path):
-    """Regions have their own gains in encoder and decoder: neutral grey changes nothing, a white half changes bytes."""
+    """Regions have their own gains in encoder and decoder.
+
+    Neutral grey changes nothing, a white half changes bytes.
+    """
     neutral = np.full(pixels.shape[:2], 128, np.uint8)
     mask = neutral.copy()
     mask[:, 160:] = 255

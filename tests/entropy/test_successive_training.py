@@ -63,7 +63,10 @@ def test_without_the_importance_map_everything_is_kept_and_the_map_is_free():
 
 
 def test_the_map_starts_open():
-    """Before training every position is at the highest level: the rate closes what it can, nothing must be reopened."""
+    """Before training every position is at the highest level.
+
+    The rate closes what it can, nothing must be reopened.
+    """
     torch.manual_seed(1)
     joint = JointCodec(tiny_model.CONFIG)
     outcome, _ = outcome_and_loss(joint)
@@ -71,7 +74,10 @@ def test_the_map_starts_open():
 
 
 def test_exploring_opens_maps_further_but_never_closes_one():
-    """A share of the pictures is coded at a level raised to a random floor; the map itself pays for its own levels."""
+    """A share of the pictures is coded at a level raised to a random floor.
+
+    The map itself pays for its own levels.
+    """
     joint = tiny_model.joint().train()
     torch.manual_seed(2)
     p = torch.rand(400, 1, 3, 3)
@@ -87,7 +93,10 @@ def test_exploring_opens_maps_further_but_never_closes_one():
 
 
 def test_codes_are_chosen_as_the_coder_chooses():
-    """The float choice of the trainer is the coder's integer one, where the coder's sixteenths do not round it."""
+    """The float choice of the trainer is the coder's integer one.
+
+    Where the coder's sixteenths do not round it.
+    """
     generator = np.random.default_rng(0)
     mean, scale = generator.integers(-80, 80, 4000), generator.integers(0, SCALES, 4000)
     features = mean + np.rint(generator.normal(0, 24, 4000)).astype(int)  # in sixteenths
@@ -104,7 +113,7 @@ def test_codes_are_chosen_as_the_coder_chooses():
 
 
 def test_learning_on_chosen_codes():
-    """With `choose` everything still learns, and fewer bits are spent on the same weights than by rounding."""
+    """With `choose` everything still learns, and the same weights spend fewer bits."""
     joint = tiny_model.joint()
     with torch.no_grad():
         rounded, _ = outcome_and_loss(joint.eval())
@@ -121,7 +130,10 @@ def test_learning_on_chosen_codes():
 
 
 def test_noise_stands_for_rounding_only_while_training():
-    """In training two passes differ in rate but not in the picture; in evaluation nothing is random."""
+    """In training two passes differ in rate but not in the picture.
+
+    In evaluation nothing is random.
+    """
     joint = tiny_model.joint().train()
     x, index = torch.rand(1, 3, 48, 48), torch.tensor([4])
     with torch.no_grad():
@@ -147,7 +159,10 @@ def started(seed: int = 1) -> tuple[JointCodec, torch.Tensor]:
 
 
 def test_the_start_is_a_transform_codec():
-    """Before the first step the codec is linear: fine steps give back what it holds, coarse ones are cheap."""
+    """Before the first step the codec is linear.
+
+    Fine steps give back what it holds, coarse ones are cheap.
+    """
     joint, x = started()
     with torch.no_grad():
         y, _ = joint.encoder(x, torch.tensor([7]).expand(len(x)))
@@ -162,7 +177,7 @@ def test_the_start_is_a_transform_codec():
 
 
 def test_the_start_knows_every_channels_scale():
-    """The first probabilities are nearly those of a model with one fitted scale per channel and quality index."""
+    """The first probabilities are nearly those of a fitted scale per channel and quality index."""
     joint, x = started()
     for quality in (0, 4, 7):
         index = torch.full((len(x),), quality)
@@ -178,7 +193,10 @@ def test_the_start_knows_every_channels_scale():
 
 
 def test_the_start_leaves_a_stream_where_it_began(tmp_path: Path):
-    """Streamed pictures: the components come from many batches, and the first step still gets the first batch."""
+    """Streamed pictures: the components come from many batches.
+
+    The first step still gets the first batch.
+    """
     recipe = recipes.parse(tiny_model.RECIPE, "tiny.toml")
     usable, _ = pictures.survey(
         pictures.find([str(write_pieces(tmp_path / "photos")[0].parent)]), 48, 1
@@ -193,7 +211,7 @@ def test_the_start_leaves_a_stream_where_it_began(tmp_path: Path):
 
 
 def test_linear_transforms_take_small_steps():
-    """One step moves the linear transforms by 3 % of the learning rate, and other weights by all of it."""
+    """One step moves linear transforms by 3 % of the learning rate, other weights by all of it."""
     recipe = recipes.parse(tiny_model.RECIPE, "tiny")
     torch.manual_seed(0)
     crops = torch.rand(2, 3, 48, 48)
@@ -250,7 +268,10 @@ def test_a_run_ends_with_less_loss_and_all_parts(run: Path):
 def test_its_model_is_exported_and_used_through_pillow(
     run: Path, photo: Image.Image, tmp_path: Path
 ):
-    """`export` writes a weights file and a manifest with its configuration; Pillow saves and opens with it."""
+    """`export` writes a weights file and a manifest with its configuration.
+
+    Pillow saves and opens with it.
+    """
     assert main(["export", str(run), "--name", "tiny", "--out", str(tmp_path)]) == 0
     entry = json.loads((tmp_path / "manifest.json").read_text())["models"][0]
     assert entry["config"]["context_features"] == 16

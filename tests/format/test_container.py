@@ -1,4 +1,4 @@
-"""The container: format version 1 byte for byte, every part kept, the header read alone, wrong use of write()."""
+"""The container: format version 1 byte for byte, its parts, the header alone, wrong use."""
 
 import io
 import struct
@@ -138,7 +138,7 @@ def test_result_does_not_follow_a_mutable_buffer() -> None:
 
 
 def test_unknown_ancillary_sections_are_skipped() -> None:
-    """A section with a lower-case first letter may stand anywhere behind HEAD and before the last tile."""
+    """A section with a lower-case initial may stand anywhere between HEAD and the last tile."""
     one, two = section("TILE", b"aaaa"), section("TILE", b"bbbbbbbb")
     new = [section(kind, b"?" * 5) for kind in ("newX", "abcd", "newX")]
     found = container.read(file(head(), new[0], section("cMNT", b"c"), new[1], one, new[2], two))
@@ -173,7 +173,8 @@ def test_importing_the_container_loads_no_framework(fresh_python: Callable[..., 
     package = str(files.package_folder())
     code = f"""
 import sys, types
-bare = types.ModuleType("pillow_cwic")  # without the package's own __init__, which registers with Pillow
+# Without the package's own __init__, which registers with Pillow.
+bare = types.ModuleType("pillow_cwic")
 bare.__path__ = [{package!r}]
 sys.modules["pillow_cwic"] = bare
 import pillow_cwic.format.container
@@ -182,7 +183,7 @@ print(sorted({{"torch", "PIL", "numpy", "constriction", "safetensors"}} & set(sy
     assert fresh_python(code).strip() == "[]"
 
 
-# --- the header alone -------------------------------------------------------------------------------------------------
+# --- the header alone -----------------------------------------------------------------------------
 
 LAYOUT = [
     ("HEAD", 20),
@@ -199,7 +200,7 @@ LAYOUT = [
     "how", ["bytes", "bytearray", "memoryview", "str", "Path", "file", "BytesIO", "pipe"]
 )
 def test_read_header_takes_anything(how: str, tmp_path: Path) -> None:
-    """Bytes, paths, seekable files and mere streams give the same header and the same list of sections."""
+    """Bytes, paths, seekable files and mere streams give the same header and list of sections."""
     path = tmp_path / "x.cwic"
     path.write_bytes(FILE)
     ways: dict[str, Callable[[], Any]] = {
@@ -306,7 +307,7 @@ def test_wrong_kinds_of_source_are_type_errors(tmp_path: Path) -> None:
         container.read_header(tmp_path / "missing.cwic")
 
 
-# --- wrong use of write -----------------------------------------------------------------------------------------------
+# --- wrong use of write ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,10 @@ def test_parts_that_do_not_fit_are_value_errors(change: dict[str, Any], message:
 
 
 def test_a_quality_map_comes_back_byte_for_byte() -> None:
-    """QMAP is kept exactly, is announced by HEAD, and stands before alpha; every cut and flip of it is noticed."""
+    """QMAP is kept exactly, is announced by HEAD, and stands before alpha.
+
+    Every cut and flip of it is noticed.
+    """
     header = replace(HEADER, has_quality_map=True)
     data = container.write(header, TILES, ALPHA, METADATA, b"a quality map")
     found = container.read(data)

@@ -1,4 +1,7 @@
-"""Every way for a container to be malformed: each is refused with an error that names the section, at no cost."""
+"""Every way for a container to be malformed.
+
+Each is refused with an error that names the section, at no cost.
+"""
 
 import io
 import random
@@ -168,11 +171,13 @@ MALFORMED = {
     ),
     "tile_not_words": (
         file(head(), TWO[:16], section("TILE", b"b" * 7)),
-        "tile 1 of 2 (row 0, column 1): section TILE at offset 56 has 7 bytes, expected a multiple of 4",
+        "tile 1 of 2 (row 0, column 1): section TILE at offset 56 has 7 bytes, "
+        "expected a multiple of 4",
     ),
     "tile_missing": (
         file(head(), section("TILE", b"a" * 16)),
-        "cut off at offset 68: a section of 12 bytes or more is due at offset 68; 1 of 2 tiles precede it",
+        "cut off at offset 68: a section of 12 bytes or more is due at offset 68; "
+        "1 of 2 tiles precede it",
     ),
     "tile_too_many": (
         file(head(), TWO, section("TILE")),
@@ -213,7 +218,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_malformed(name: str) -> None:
-    """Each way to be malformed is refused with its error, which names the section and what is wrong."""
+    """Each way to be malformed is refused with its error, which names the section and the fault."""
     data, error, message = REFUSED[name]
     with pytest.raises(error) as caught:
         container.read(data)
@@ -310,7 +315,7 @@ def test_scrambled_files_raise_nothing_but_cwic_errors() -> None:
     ids=["2^24 square", "2^24 square, large tiles", "2^24 x 2^20", "2^32 square", "0 x 5"],
 )
 def test_absurd_dimensions_cost_nothing(header: bytes) -> None:
-    """A small file with absurd dimensions fails at once, within a second and 100 kB, whoever reads it."""
+    """A small file with absurd dimensions fails within a second and 100 kB, whoever reads it."""
     data = file(header, TWO)
     tracemalloc.start()
     begin = time.perf_counter()
@@ -329,7 +334,7 @@ def test_absurd_dimensions_cost_nothing(header: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["cMNT", "TILE", "newX"])
 def test_lying_length_in_a_stream_costs_nothing(kind: str) -> None:
-    """Where the file's size is unknown, memory still follows the bytes that are there, not the length field."""
+    """Where the file's size is unknown, memory still follows the bytes, not the length field."""
     length = 2**26 if kind == "cMNT" else 2**32 - 4
     data = file(head(), kind.encode() + struct.pack(">I", length) + bytes(100))
     tracemalloc.start()
@@ -350,7 +355,10 @@ def test_lying_length_in_a_stream_costs_nothing(kind: str) -> None:
     "name", [n for n in REFUSED if not n.endswith(("checksum", "nan", "negative"))]
 )
 def test_read_header_refuses_a_malformed_frame(name: str) -> None:
-    """All that can be seen without payloads is refused by read_header with the same error, seekable or not."""
+    """What can be seen without payloads is refused by read_header with the same error.
+
+    Seekable or not.
+    """
     data, error, message = REFUSED[name]
     with pytest.raises(error) as caught:
         container.read_header(data)

@@ -29,7 +29,10 @@ def test_salvage_of_an_intact_file_is_read() -> None:
 
 
 def test_salvage_loses_only_the_damaged_tile() -> None:
-    """A tile with a wrong checksum is lost, named with row and column, and all others are kept in place."""
+    """A tile with a wrong checksum is lost, named with row and column.
+
+    All others are kept in place.
+    """
     found = container.salvage(damaged(part("TILE", 7).offset + 10))
     assert found.tiles == (*TILES[:7], None, *TILES[8:])
     assert (found.alpha, found.metadata) == (ALPHA, METADATA)
@@ -55,7 +58,10 @@ def test_salvage_names_lost_alpha_and_metadata() -> None:
 
 
 def test_salvage_of_a_truncated_file_keeps_what_precedes() -> None:
-    """A cut loses the tile it meets and those behind it; both the place and the losses are named."""
+    """A cut loses the tile it meets and those behind it.
+
+    Both the place and the losses are named.
+    """
     found = container.salvage(FILE[: part("TILE", 9).end - 1])
     assert found.tiles == (*TILES[:9], None, None, None)
     assert found.damage[0].startswith("the file is cut off at offset ")
@@ -78,7 +84,10 @@ def test_salvage_behind_a_destroyed_length() -> None:
 
 
 def test_salvage_never_puts_a_tile_in_a_wrong_place() -> None:
-    """A damaged length that swallows exactly the next section shifts no tile: what is uncertain is lost."""
+    """A damaged length that swallows exactly the next section shifts no tile.
+
+    What is uncertain is lost.
+    """
     header = Header(64 * 6, 64, 1, False, 0, MODEL, tile_size=64)
     tiles = [
         bytes([index] * 52) for index in range(6)
@@ -100,7 +109,10 @@ def test_salvage_keeps_all_tiles_before_trailing_data() -> None:
 
 @pytest.mark.parametrize("mask", [0x01, 0x20, 0x40, 0xFF])
 def test_salvage_never_invents(mask: int) -> None:
-    """Whatever byte behind HEAD is changed, what salvage gives is what was written or None, and it says so."""
+    """Whatever byte behind HEAD is changed, what salvage gives is what was written or None.
+
+    It says so.
+    """
     for position in range(40, len(FILE)):
         data = bytearray(FILE)
         data[position] ^= mask
@@ -116,7 +128,7 @@ def test_salvage_never_invents(mask: int) -> None:
 
 
 def test_salvage_at_every_truncation() -> None:
-    """A file cut anywhere behind HEAD gives the tiles that are whole, in place, and None for the others."""
+    """A file cut anywhere behind HEAD gives the whole tiles, in place, and None for the others."""
     ends = [part("TILE", index).end for index in range(12)]
     for length in range(40, len(FILE)):
         whole = sum(end <= length for end in ends)
@@ -124,7 +136,10 @@ def test_salvage_at_every_truncation() -> None:
 
 
 def test_salvage_needs_an_intact_head() -> None:
-    """Without an intact HEAD there is nothing to place tiles by: the error is the strict reader's."""
+    """Without an intact HEAD there is nothing to place tiles by.
+
+    The error is the strict reader's.
+    """
     for position in range(40):
         with pytest.raises(CwicError):
             container.salvage(damaged(position))

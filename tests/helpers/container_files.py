@@ -1,4 +1,7 @@
-"""Containers for the tests: a sound one with everything in it, and the parts to make unsound ones by hand."""
+"""Containers for the tests.
+
+A sound one with everything in it, and the parts to make unsound ones by hand.
+"""
 
 import io
 import random
@@ -24,7 +27,8 @@ FILE = container.write(HEADER, TILES, ALPHA, METADATA)
 # docs/format.md shows this file: 9 x 8 px RGB, quality index 31, one tile of two words, a comment.
 GOLDEN = bytes.fromhex(
     "89 43 57 49 43 0d 0a 1a"
-    "48 45 41 44 00 00 00 14 01 01 1f 0a 00 00 00 09 00 00 00 08 01 23 45 67 89 ab cd ef db 56 6a 11"
+    "48 45 41 44 00 00 00 14 01 01 1f 0a 00 00 00 09 00 00 00 08"
+    "01 23 45 67 89 ab cd ef db 56 6a 11"
     "63 4d 4e 54 00 00 00 02 68 69 16 f5 d1 9e"
     "54 49 4c 45 00 00 00 08 11 22 33 44 55 66 77 88 0d 14 1f bb"
 )
@@ -77,7 +81,7 @@ class Pipe:
 
 
 def scramble(data: bytes, chance: random.Random) -> bytes:
-    """A file with sections dropped, doubled, swapped, given other lengths or types, or bytes changed."""
+    """A file with sections dropped, doubled, swapped, of other lengths or types, or bytes."""
     pieces = [data[:8]] + [data[s.offset : s.end] for s in container.read_header(data).sections]
     for _ in range(chance.randint(1, 3)):
         at, to = chance.randrange(len(pieces)), chance.randrange(len(pieces))

@@ -1,6 +1,7 @@
-"""A real HTTP server on the loopback interface whose answers a test can spoil: cut, hang, lie, count.
+"""A real HTTP server on the loopback interface whose answers a test can spoil.
 
-A test module gets its fixtures by `pytest_plugins = ["loopback"]`. PYTEST_DONT_REWRITE: nothing is asserted here.
+Cut, hang, lie, count. A test module gets its fixtures by `pytest_plugins = ["loopback"]`.
+PYTEST_DONT_REWRITE: nothing is asserted here.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ print(download.fetch(entry), flush=True)
 
 @dataclass
 class Page:
-    """What one path answers. `cuts` and `hangs` are used up one per request: bytes of body sent before the event."""
+    """What one path answers.
+
+    `cuts` and `hangs` are used up one per request: bytes of body sent before the event.
+    """
 
     body: bytes = b""
     status: int = 200
@@ -63,7 +67,10 @@ class Request:
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `pages` and keeps `requests`; `gate` holds every answer back until it is set; `freed` ends the hangs."""
+    """Serves `pages` and keeps `requests`; `gate` holds every answer back until it is set.
+
+    `freed` ends the hangs.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -156,7 +163,10 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of the test's own (not made yet), and an environment without mirror, proxy and manifests."""
+    """An empty cache of the test's own, and no mirror, proxy or manifests around it.
+
+    The folder is not made yet.
+    """
     folder = tmp_path / "cache"
     monkeypatch.setenv("PILLOW_CWIC_CACHE_DIR", str(folder))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -190,7 +200,10 @@ def names(folder: Path) -> set[str]:
 
 @contextlib.contextmanager
 def unprivileged(files: dict[str, bytes] | None = None) -> Iterator[Path]:
-    """A folder with these files and no write permission, seen by a user who is bound by that (root is not)."""
+    """A folder with these files and no write permission, seen by a user who is bound by that.
+
+    Root is not.
+    """
     folder = Path(tempfile.mkdtemp())
     for name, data in (files or {}).items():
         (folder / name).write_bytes(data)

@@ -1,4 +1,7 @@
-"""Machines for the stories: processes with a home, cache and configuration of their own, and a web server."""
+"""Machines for the stories.
+
+Processes with a home, cache and configuration of their own, and a web server.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ Image.open(sys.argv[1]).save(sys.argv[2])
 
 
 class Machine:
-    """A home of its own: cache and configuration are separate, no variable of ours is set unless it is given."""
+    """A home of its own: cache and configuration are separate.
+
+    No variable of ours is set unless it is given.
+    """
 
     def __init__(self, home: Path, **variables: str) -> None:
         home.mkdir()

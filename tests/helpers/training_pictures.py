@@ -1,4 +1,7 @@
-"""Photographs for the training tests: pieces of the ones that scikit-image carries, so that no download is needed."""
+"""Photographs for the training tests.
+
+Pieces of the ones that scikit-image carries, so that no download is needed.
+"""
 
 from pathlib import Path
 
@@ -17,7 +20,10 @@ def photographs() -> dict[str, npt.NDArray[np.uint8]]:
 
 
 def write_pieces(folder: Path) -> list[Path]:
-    """Cut them into PNG files of PIECE x PIECE pixels; the last two of each photograph are left out, for testing."""
+    """Cut them into PNG files of PIECE x PIECE pixels.
+
+    The last two of each photograph are left out, for testing.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, pixels in photographs().items():

@@ -1,8 +1,9 @@
-"""A second decoder of .cwic files, written from docs/format.md alone; each docstring names the section it follows.
+"""A second decoder of .cwic files, written from docs/format.md alone.
 
-It shares no line with the package and imports nothing from it: NumPy for arithmetic, Pillow for the PNG files within.
-It reads well-formed files of models with the metadata key `pillow-cwic model 1`; plain, not quick. What the tests find
-equal in both decoders is what the document says, and not an accident of the package's code.
+Each docstring names the section it follows. It shares no line with the package and imports nothing
+from it: NumPy for arithmetic, Pillow for the PNG files within. It reads well-formed files of models
+with the metadata key `pillow-cwic model 1`; plain, not quick. What the tests find equal in both
+decoders is what the document says, and not an accident of the package's code.
 """
 
 from __future__ import annotations
@@ -50,7 +51,10 @@ def read_sections(data: bytes) -> list[tuple[str, bytes]]:
 
 
 class File:
-    """A whole file: sections, HEAD, tiles, and the codes of all tiles on the image's code grid (sections 1 to 5)."""
+    """A whole file: sections, HEAD, tiles, and the codes of all tiles on the image's code grid.
+
+    Sections 1 to 5.
+    """
 
     def __init__(self, data: bytes, model: Model) -> None:
         self.model, self.sections = model, read_sections(data)
@@ -93,7 +97,7 @@ class File:
         return everywhere
 
     def pixels(self) -> Integers:
-        """Section 7: samples 0 to 255 [height,width,bands], alpha as the last band where there is one."""
+        """Section 7: samples 0 to 255 [height,width,bands], alpha, if any, as the last band."""
         colours = Decoder(self.model).picture(self.codes, self.qualities())
         samples = np.rint(np.clip(colours, 0, 1) * 255).astype(np.int64)
         samples = samples.transpose(1, 2, 0)[: self.header.height, : self.header.width]

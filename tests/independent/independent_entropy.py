@@ -1,6 +1,7 @@
-"""What tiles are read with, written from docs/format.md alone: the weights file's integer layers and the range coder.
+"""What tiles are read with, written from docs/format.md alone.
 
-Sections 5, 6 and 8; each docstring names the section it follows. Imports nothing from the package.
+The weights file's integer layers and the range coder. Sections 5, 6 and 8; each docstring names the
+section it follows. Imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Model:
     def layer(self, name: str, inputs: Integers, row: tuple[int, ...] = ()) -> Integers:
         """Section 5, "Integer layers": inputs [m,in] -> activations, logits or predictions [m,out].
 
-        `row` picks the bias vector. The product runs in float64, which is exact: sums stay below 2^24.
+        `row` picks the bias vector. The product runs in float64, which is exact: sums stay below
+        2^24.
         """
         weight, bias = (
             self.tensors[f"entropy.{name}.weight"],

@@ -1,6 +1,6 @@
-"""The decoder CNN, written from docs/format.md alone: section 7; each docstring names the part it follows.
+"""The decoder CNN, written from docs/format.md alone: section 7.
 
-Imports nothing from the package.
+Each docstring names the part it follows. Imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Decoder:
         )
 
     def picture(self, codes: Integers, quality: Floats) -> Floats:
-        """The same: codes [rows,columns,n] -> red, green, blue [3,16*rows,16*columns], nominally 0 to 1."""
+        """The same: codes [rows,columns,n] -> R, G, B [3,16*rows,16*columns], nominally 0 to 1."""
         b4, b8, b16 = self.config["decoder_blocks"]
         a = codes.transpose(2, 0, 1) / self.gain(quality)
         x = self.modulation("quality_sixteenth", self.convolution("stem", a), quality)

@@ -1,6 +1,6 @@
-"""A tile's levels and codes, written from docs/format.md alone: section 5; each docstring names the part it follows.
+"""A tile's levels and codes, written from docs/format.md alone: section 5.
 
-Imports nothing from the package.
+Each docstring names the part it follows. Imports nothing from the package.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class Bit(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """One bit of a code, and the coder's state after it (section 5, "From the table to probabilities")."""
+    """One bit of a code, and the coder's state after it.
+
+    Section 5, "From the table to probabilities".
+    """
 
     place: tuple[int, int, int]  # row, column, channel
     question: str
@@ -60,7 +63,10 @@ class Code:
     """A code on its way down the passes (section 5, "The ladder")."""
 
     def __init__(self, place: tuple[int, int, int], mean: int, table: list[int]) -> None:
-        """`place` is row, column, channel; `table` the row of `logistic` for the code's scale index."""
+        """`place` is row, column, channel.
+
+        `table` the row of `logistic` for the code's scale index.
+        """
         self.place, self.mean, self.table = place, mean, table
         self.foot = (mean + 8) // 16
         self.e = mean - 16 * self.foot
@@ -81,7 +87,10 @@ def square(reach: int) -> list[tuple[int, int]]:
 
 
 def neighbours(grid: Integers, at: Positions, steps: list[tuple[int, int]]) -> Integers:
-    """Channels [h,w,c] of the neighbours of m positions, 0 outside the grid -> [m,len(steps)*c] (section 5)."""
+    """Channels [h,w,c] of the neighbours of m positions -> [m,len(steps)*c] (section 5).
+
+    0 outside the grid.
+    """
     padded = np.pad(grid, ((2, 2), (2, 2), (0, 0)))
     return np.concatenate([padded[at[0] + 2 + dy, at[1] + 2 + dx] for dy, dx in steps], 1)
 
@@ -93,7 +102,10 @@ def everywhere(shape: tuple[int, ...]) -> Positions:
 
 
 class Tile:
-    """Section 5: one tile's payload -> `level` [h,w], `codes` [h,w,n], and the `bits` that they were read from."""
+    """Section 5: one tile's payload -> `level` [h,w], `codes` [h,w,n].
+
+    The `bits` that they were read from.
+    """
 
     def __init__(
         self, model: Model, quality_index: int, shape: tuple[int, int], payload: bytes
@@ -146,7 +158,7 @@ class Tile:
             )
 
     def _read_trees(self, spacing: int, at: Positions, logits: Integers) -> None:
-        """The levels of a stage's positions [m] from their nodes' logits [m,L-1], depth by depth."""
+        """The levels of a stage's positions [m] by their nodes' logits [m,L-1], depth by depth."""
         node = [0] * len(logits)
         for _ in range(self.levels.bit_length() - 1):
             for n, (i, j) in enumerate(zip(*(axis.tolist() for axis in at), strict=True)):
@@ -206,7 +218,7 @@ class Tile:
         return np.clip(((near * weight).sum(1) + bias + 128) >> 8, 0, 127)
 
     def _predicted(self, step: int) -> list[Code]:
-        """Section 5, "Predictions": the codes of a step in its order, with their means and scales."""
+        """Section 5, "Predictions": the codes of a step, in order, with means and scales."""
         layer, name = self.model.layer, f"planes.{step}"
         h = layer(f"{name}.hidden", self._inputs(step), (self.quality_index,))
         h = layer(f"{name}.mid1", self._depthwise(f"{name}.depth1", h))

@@ -1,4 +1,7 @@
-"""docs/format.md is enough: a decoder written from it alone finds what the package finds, and writes the same bytes."""
+"""docs/format.md is enough.
+
+A decoder written from it alone finds what the package finds, and writes the same bytes.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,8 @@ def package(tiny: Path) -> PackageModel:
 def test_the_independent_decoder_is_independent(fresh_python):
     """It imports neither the package nor torch nor constriction."""
     folder = str(Path(independent_decoder.__file__).parent)
-    code = f"import sys; sys.path.insert(0, {folder!r}); import independent_decoder; print(*sys.modules)"
+    code = f"import sys; sys.path.insert(0, {folder!r}); import independent_decoder;"
+    code += "print(*sys.modules)"
     loaded = {name.partition(".")[0] for name in fresh_python(code).split()}
     assert {"independent_entropy", "independent_tile", "independent_network"} <= loaded
     assert loaded.isdisjoint({"pillow_cwic", "torch", "constriction", "safetensors"})
@@ -69,7 +73,10 @@ def reads(path: Path, model: Model) -> None:
 
 @pytest.mark.parametrize("path", DEFAULT, ids=lambda path: path.stem)
 def test_it_reads_the_default_models_golden_files(path, default):
-    """Levels and codes equal the package's, pixels are within 1 of the stored picture; the bits give the same bytes."""
+    """Levels and codes equal the package's, pixels are within 1 of the stored picture.
+
+    The bits give the same bytes.
+    """
     reads(path, default)
 
 
@@ -80,7 +87,10 @@ def test_it_reads_the_tiny_models_golden_files(path, golden):
 
 
 def test_the_tiny_models_golden_files_go_everywhere(golden):
-    """Every level, means and scales of many values, feet off zero, codes beyond what counts as context, escapes."""
+    """The golden files reach every level, many means and scales, and codes out of the ordinary.
+
+    Feet off zero, codes beyond what counts as context, escapes.
+    """
     tiles = [tile for path in TINY for tile in File(path.read_bytes(), golden).tiles]
     read = [code for tile in tiles for code in tile.read]
     assert set(np.concatenate([tile.level.ravel() for tile in tiles])) == {0, 1, 2, 3}
@@ -96,7 +106,10 @@ def test_the_tiny_models_golden_files_go_everywhere(golden):
     ("size", "quality"), [((1, 1), 0.5), ((17, 9), 1.0), ((64, 48), 0.0), ((50, 95), 0.7)]
 )
 def test_pictures_of_any_size_are_read_as_the_document_says(size, quality, tiny, model, photo):
-    """Colour with alpha and grey without, sizes on and off the grid: same levels, codes and pixels in both decoders."""
+    """Colour with alpha and grey without, sizes on and off the grid.
+
+    Same levels, codes and pixels in both decoders.
+    """
     colour = np.asarray(photo.resize(size[::-1]))
     alpha = np.arange(size[0] * size[1], dtype=np.uint8).reshape(*size, 1)
     for picture in (np.concatenate([colour, alpha], 2), colour[:, :, 1]):
@@ -105,7 +118,10 @@ def test_pictures_of_any_size_are_read_as_the_document_says(size, quality, tiny,
 
 
 def test_tiles_and_the_quality_map_are_read_as_the_document_says(tiny, model, photo):
-    """Six tiles, ragged at both borders, with a quality map: same levels, codes and pixels, and the same bytes."""
+    """Six tiles, ragged at both borders, with a quality map.
+
+    Same levels, codes and pixels, and the same bytes.
+    """
     picture = np.asarray(photo.resize((147, 101)))
     importance = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
     options = {"quality": 0.6, "importance": importance, "model": tiny, "device": "cpu"}
@@ -120,7 +136,10 @@ def test_tiles_and_the_quality_map_are_read_as_the_document_says(tiny, model, ph
 
 @pytest.mark.parametrize("shape", [(3, 3), (1, 5), (13, 10)])
 def test_codes_of_every_size_are_read_as_the_document_says(shape, model, package):
-    """Codes up to the largest and beyond, with escapes of every length, come back from the package's stream."""
+    """Codes up to the largest and beyond come back from the package's stream.
+
+    With escapes of every length.
+    """
     generator = np.random.default_rng(sum(shape))
     level = np.full(shape, 3, np.uint8)
     level.reshape(-1)[::5] = 1

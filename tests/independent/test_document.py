@@ -1,4 +1,7 @@
-"""The test vectors of docs/format.md are true: the independent decoder finds in two golden files what they say."""
+"""The test vectors of docs/format.md are true.
+
+The independent decoder finds in two golden files what they say.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +57,10 @@ def tile_of(name: str, golden: Model) -> Tile:
 
 
 def test_the_documents_bits_of_levels_are_true(golden):
-    """Position, node, logit, k, c, bit and the coder's state after each bit are what the decoder goes through."""
+    """Each printed step of the levels' bits is what the decoder goes through.
+
+    Position, node, logit, k, c, bit and the coder's state after each bit.
+    """
     name = "one-pixel.cwic"
     tile, printed, stages = tile_of(name, golden), [], {}
     for number, place, logit, k, c, bit, lower, upper in rows(name, 8):
@@ -78,7 +84,10 @@ def test_the_documents_bits_of_levels_are_true(golden):
 
 
 def test_the_documents_codes_are_true(golden):
-    """Mean, scale index, foot, remainder, the ladder's number and the code of all codes of step 0 are as printed."""
+    """Each printed property of all codes of step 0 is true.
+
+    Mean, scale index, foot, remainder, the ladder's number and the code.
+    """
     name = "one-pixel.cwic"
     tile, table = tile_of(name, golden), golden.tensors["entropy.logistic"].tolist()
     found = []
@@ -97,7 +106,10 @@ def test_the_documents_codes_are_true(golden):
 
 
 def test_the_documents_bits_of_codes_are_true(golden):
-    """Pass, part, whole, k, bit and the coder's state after each printed bit; all bits of step 0 for the two codes."""
+    """Pass, part, whole, k, bit and the coder's state after each printed bit.
+
+    All bits of step 0 for the two codes.
+    """
     name = "one-pixel.cwic"
     tile, printed = tile_of(name, golden), {}
     for number, place, question, part, whole, k, bit, lower, upper in rows(name, 9):
@@ -112,7 +124,10 @@ def test_the_documents_bits_of_codes_are_true(golden):
 
 
 def test_the_documents_prose_is_true(golden):
-    """Id, sizes, words, levels, counts, the coder's last state, sums and first pixels are as printed."""
+    """Id, sizes, words, levels, counts, the coder's last state and first pixels are as printed.
+
+    So are the sums.
+    """
     assert f"(id `{golden.id}`)" in VECTORS
     assert numbers(" ".join(VECTORS.split("not trained:")[1].split("**")[0].split())) == [4, 16, 3]
     for path in (FOLDER / "one-pixel.cwic", FOLDER / "rgb.cwic"):
@@ -144,10 +159,16 @@ def test_the_documents_prose_is_true(golden):
 
 
 def test_the_documents_prose_on_each_file_is_true(golden):
-    """What is said of one file only: words, levels, channels, the pixel; extreme codes, first levels and samples."""
+    """What is said of one file only: words, levels, channels, the pixel.
+
+    Extreme codes, first levels and samples.
+    """
     name = "one-pixel.cwic"
     file, tile = File((FOLDER / name).read_bytes(), golden), tile_of(name, golden)
-    first = r"The payload has (\d+) words, the first two 0x(\w{8}) and 0x(\w{8}), so `point` starts as (\w{16})\."
+    first = (
+        r"The payload has (\d+) words, the first two 0x(\w{8}) and 0x(\w{8}), "
+        r"so `point` starts as (\w{16})\."
+    )
     count, *words, point = told(name, first)
     assert int(count) == len(tile.coder.words)
     assert [f"{word:08x}" for word in tile.coder.words[:2]] == words

@@ -46,7 +46,10 @@ def table(text: str) -> list[list[str]]:
 
 
 def test_the_documents_fields_are_the_configurations(shipped):
-    """The fields are those of the package's configuration; the shipped model's values are its file's."""
+    """The fields are those of the package's configuration.
+
+    The shipped model's values are its file's.
+    """
     head, *rows = (
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in section("Fields").splitlines()
@@ -71,7 +74,10 @@ CODED = (1, 1, 2, 2, 2, 4, 4)
 
 
 def shapes(text: str, names: str, model: Model, step: int = 0) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of one row of a table, for one step: as many shapes as names, or one for all of them."""
+    """Names and shapes of one row of a table, for one step.
+
+    As many shapes as names, or one for all of them.
+    """
     config = dict(model.config)
     scope = config | {
         "n": config["kept_planes"][-1],
@@ -105,7 +111,10 @@ def spread(name: str, model: Model) -> list[str]:
 
 
 def test_the_documents_integer_tensors_are_the_files(model):
-    """Name, type and shape of every integer tensor in the golden file follow from the tables, and there are no more."""
+    """Every integer tensor in the golden file follows from the tables, and there are no more.
+
+    Its name, type and shape.
+    """
     expected = {}
     for names, kind, shape, _ in table(section("Integer tensors")):
         for step in range(7 if ".k." in names else 1):
@@ -165,7 +174,7 @@ def limits(name: str, model: Model) -> list[int]:
 
 
 def test_the_documents_bound_is_the_packages(model):
-    """The largest sum of each layer, worked out as section 8 says, is what the package proves to be small enough."""
+    """The largest sum of each layer, by section 8, is the one that the package proves small."""
     package = models.load(TINY, CPU).entropy.bounds
     found = {}
     for name in (
@@ -184,7 +193,7 @@ def test_the_documents_bound_is_the_packages(model):
 
 
 def test_no_stream_holds_a_larger_code_than_the_document_says():
-    """The highest foot of the longest ladder and the longest escape of ones make the largest code there is."""
+    """The highest foot of the longest ladder and the longest escape make the largest code."""
 
     def ones(probability: np.ndarray, bits: None) -> np.ndarray:
         """A damaged stream at its worst."""
@@ -198,7 +207,7 @@ def test_no_stream_holds_a_larger_code_than_the_document_says():
 
 
 def test_the_documents_reach_of_a_pixel_is_the_decoders(shipped):
-    """The number of code positions in brackets is the halo that the package gives windows of the default model."""
+    """The number of code positions in brackets is the halo of the default model's windows."""
     text = DOCUMENT.split("### Layers")[1].split("### ")[0]
     (formula, reach) = re.findall(r"^(1 \+ b16 .*?) +\[(\d+)\]$", text, re.MULTILINE)[0]
     assert int(reach) == shipped.config.decoder_halos[-1]

@@ -1,4 +1,7 @@
-"""PSNR and SSIM are those of the field: equal to scikit-image, and to what can be worked out by hand."""
+"""PSNR and SSIM are those of the field.
+
+Equal to scikit-image, and to what can be worked out by hand.
+"""
 
 from __future__ import annotations
 

@@ -97,7 +97,10 @@ def test_a_new_file_has_the_usual_permissions(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_link_is_followed(exists: bool, tmp_path: Path) -> None:
-    """The link stays one, and what it points to, in another folder, gets the bytes; also if it was not there."""
+    """The link stays one, and what it points to, in another folder, gets the bytes.
+
+    Also if it was not there.
+    """
     there, here = tmp_path / "there", tmp_path / "here"
     there.mkdir()
     here.mkdir()
@@ -125,7 +128,7 @@ def test_a_pipe_is_written_to_as_it_is(tmp_path: Path) -> None:
 
 
 def test_readers_never_see_a_part(tmp_path: Path) -> None:
-    """While two threads write by turns, whoever opens the file finds one of the two contents, whole."""
+    """While two threads write by turns, whoever opens the file finds one of the contents, whole."""
     path, contents = tmp_path / "x", {bytes([kind]) * 200_000 for kind in (1, 2)}
     write_atomically(path, min(contents))
     writing = [

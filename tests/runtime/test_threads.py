@@ -22,7 +22,10 @@ def data(pixels) -> bytes:
 
 
 def test_the_users_thread_count_is_left_alone(data):
-    """Encoding and decoding change neither this thread's torch thread count nor that of threads to come."""
+    """Encoding and decoding leave torch's thread count alone.
+
+    This thread's, and that of threads to come.
+    """
 
     def elsewhere() -> int:
         found = []
@@ -45,7 +48,10 @@ def test_the_users_thread_count_is_left_alone(data):
 
 
 def test_a_forked_child_can_decode(data):
-    """After fork() in a process that has run the networks, a child decodes to the same pixels instead of hanging."""
+    """After fork() in a process that has run the networks, a child decodes instead of hanging.
+
+    To the same pixels.
+    """
     code = f"""
 import os, sys, signal
 import numpy as np, pillow_cwic

@@ -1,4 +1,4 @@
-"""The command line: what was asked for on stdout, one line per error on stderr, exit codes 0, 1 and 2."""
+"""The command line: results on stdout, one line per error on stderr, exit codes 0, 1 and 2."""
 
 from __future__ import annotations
 
@@ -35,13 +35,16 @@ def dpi_of(path: Path) -> tuple[float, float]:
 
 
 def test_there_and_back(png: Path, photo: Image.Image, tmp_path: Path) -> None:
-    """`python -m pillow_cwic` goes there and back; stdout stays empty, stderr says what was made."""
+    """`python -m pillow_cwic` goes there and back.
+
+    Stdout stays empty, stderr says what was made.
+    """
     cwic, back = tmp_path / "photo.cwic", tmp_path / "back.png"
     encoded = run("encode", png, cwic, "--quality", 0.3)
     assert (encoded.returncode, encoded.stdout) == (0, "")
-    assert encoded.stderr == (
-        f"{cwic}: {cwic.stat().st_size:,} bytes, {8 * cwic.stat().st_size / (88 * 72):.3f} bpp, quality 0.30\n"
-    )
+    size = cwic.stat().st_size
+    rate = f"{8 * size / (88 * 72):.3f}"
+    assert encoded.stderr == f"{cwic}: {size:,} bytes, {rate} bpp, quality 0.30\n"
     decoded = run("decode", cwic, back, "--quiet")
     assert (decoded.returncode, decoded.stdout, decoded.stderr) == (0, "", "")
     with Image.open(back) as image:
@@ -130,7 +133,10 @@ def test_info_as_text(cwic_file: Path, capsys: pytest.CaptureFixture[str]) -> No
 def test_info_as_json(
     photo: Image.Image, cwic_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """info --json prints a list with one object for each file; metadata is described, not dumped."""
+    """info --json prints a list with one object for each file.
+
+    Metadata is described, not dumped.
+    """
     rich = tmp_path / "rich.cwic"
     photo.convert("LA").save(rich, comment="Grüße", dpi=(300, 150), icc_profile=b"p" * 77)
     assert main(["info", "--json", str(cwic_file), str(rich)]) == 0
@@ -162,7 +168,10 @@ def test_info_as_json(
 def test_info_goes_on_after_a_bad_file(
     cwic_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file that cannot be read is one line on stderr and exit code 1; the others are shown all the same."""
+    """A file that cannot be read is one line on stderr and exit code 1.
+
+    The others are shown all the same.
+    """
     bad = tmp_path / "bad.cwic"
     bad.write_bytes(b"GIF89a")
     assert main(["info", "--json", str(bad), str(cwic_file), str(tmp_path / "none.cwic")]) == 1
@@ -227,7 +236,10 @@ def test_wrong_usage(
 def test_failures_are_one_line(
     photo: Image.Image, cwic_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What goes wrong is exit code 1 and one line on stderr that names the file; an output file stays as it was."""
+    """What goes wrong is exit code 1 and one line on stderr that names the file.
+
+    An output file stays as it was.
+    """
     deep, out = tmp_path / "deep.tif", tmp_path / "out.png"
     Image.new("I;16", (8, 8)).save(deep)
     out.write_bytes(b"precious")
@@ -265,7 +277,10 @@ sys.exit(main(sys.argv[1:]))
 def test_a_full_disk_leaves_the_old_output(
     verb: str, name: str, exists: bool, png: Path, cwic_file: Path, tmp_path: Path
 ) -> None:
-    """Where the writing breaks off, an output that was there stays, no part of a new one is left, and a line says so."""
+    """Where the writing breaks off, an output that was there stays, no part of a new one is left.
+
+    A line says so.
+    """
     out = tmp_path / "out" / name
     out.parent.mkdir()
     if exists:
@@ -313,7 +328,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_demo(
     png: Path, photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """demo writes five .cwic files and a labelled side-by-side picture, and prints a row for each quality."""
+    """demo writes five .cwic files and a labelled sheet, and prints a row for each quality."""
     out = tmp_path / "shown"
     assert main(["demo", str(png), "--out", str(out), "-q"]) == 0
     files = sorted(out.glob("*.cwic"))

@@ -1,4 +1,7 @@
-"""`compare` and `demo`: honest figures beside other formats, as a sheet and as a page that a browser shows."""
+"""`compare` and `demo`: honest figures beside other formats.
+
+As a sheet, and as a page that a browser shows.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,10 @@ class Page(HTMLParser):
 
 
 def test_every_figure_is_of_a_real_file(report: Path, face: Image.Image) -> None:
-    """Each view is what a file of at most our bytes decodes to, in our file's case exactly; the captions measure it."""
+    """Each view is what a file of at most our bytes decodes to, in our file's case exactly.
+
+    The captions measure it.
+    """
     page = Page(report / "index.html")
     assert len(page.pictures) == 2 * (2 + len(rivals.available()))
     ours = pillow_cwic.decode((report / "a & b-2.cwic").read_bytes())
@@ -95,7 +101,10 @@ def test_every_figure_is_of_a_real_file(report: Path, face: Image.Image) -> None
 
 
 def test_pictures_are_upright_and_keep_their_colours(report: Path) -> None:
-    """EXIF orientation is applied, and the colour profile is with every view, but not among the compared bytes."""
+    """EXIF orientation is applied.
+
+    The colour profile is with every view, but not among the compared bytes.
+    """
     assert pillow_cwic.read_header(report / "a & b.cwic").size == (192, 256)
     assert "iCCP" not in {
         section.type for section in pillow_cwic.read_header(report / "a & b.cwic").sections
@@ -165,7 +174,10 @@ def contains(screen: np.ndarray, picture: np.ndarray) -> bool:
 
 
 def test_small_pictures_and_missing_rivals(tmp_path: Path) -> None:
-    """A picture too small for SSIM is compared all the same; formats without a file that small are named."""
+    """A picture too small for SSIM is compared all the same.
+
+    Formats without a file that small are named.
+    """
     Image.effect_noise((10, 9), 60).convert("RGB").save(tmp_path / "dot.png")
     assert (
         main(
@@ -206,7 +218,10 @@ def test_failures_name_the_picture(
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_rivals_use_what_they_are_given(name: str, face: Image.Image) -> None:
-    """Each gets the best setting that fits: nearly all the bytes, never more; None if nothing fits."""
+    """Each gets the best setting that fits: nearly all the bytes, never more.
+
+    None if nothing fits.
+    """
     for limit in (3_000, 8_000):
         data = RIVALS[name].largest_within(face, limit)
         assert data is not None

@@ -1,4 +1,7 @@
-"""`convert`: many files in worker processes, here or on a Dask cluster; what fails is told, what is there is left."""
+"""`convert`: many files in worker processes, here or on a Dask cluster.
+
+What fails is told, what is there is left.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,10 @@ def files(folder: Path) -> list[str]:
 
 
 def test_a_folder_there_and_back(pictures: Path, tmp_path: Path) -> None:
-    """All pictures below a folder are encoded as `encode` would, keep their places, and come back with --to."""
+    """All pictures below a folder are encoded as by `encode`, keep their places, and come back.
+
+    Back with --to.
+    """
     cwic, back = tmp_path / "cwic", tmp_path / "back"
     done = run("convert", pictures, "--out", cwic, "--quality", 0.3, "--jobs", 2)
     assert (done.returncode, done.stdout, done.stderr) == (
@@ -94,7 +100,10 @@ def test_a_rerun_does_what_is_missing(
 def test_a_bad_file_stops_nothing(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What fails is a line each and exit code 1; the others are there, and a rerun does what was mended."""
+    """What fails is a line each and exit code 1.
+
+    The others are there, and a rerun does what was mended.
+    """
     (pictures / "broken.png").write_bytes((pictures / "a.png").read_bytes()[:900])
     (pictures / "empty.gif").write_bytes(b"")
     Image.new("I;16", (8, 8)).save(pictures / "deep.tif")
@@ -104,7 +113,8 @@ def test_a_bad_file_stops_nothing(
     *failures, summary = capsys.readouterr().err.splitlines()
     assert sorted(failures) == [
         f"pillow-cwic: {pictures}/broken.png: image file is truncated",
-        f"pillow-cwic: {pictures}/deep.tif: cannot write mode I;16 as CWIC: convert to L, LA, RGB or RGBA first",
+        f"pillow-cwic: {pictures}/deep.tif: cannot write mode I;16 as CWIC: "
+        "convert to L, LA, RGB or RGBA first",
         f"pillow-cwic: {pictures}/empty.gif: no picture that Pillow can read",
     ]
     assert summary == f"{out}: 3 converted, 0 there already, 3 failed"
@@ -117,10 +127,14 @@ def test_a_bad_file_stops_nothing(
 def test_two_sources_of_one_name(
     pictures: Path, photo: Image.Image, tmp_path: Path, capsys
 ) -> None:
-    """Where two pictures would become one file the second is refused, on a rerun, too; one named twice is one."""
+    """Where two pictures would become one file the second is refused, on a rerun, too.
+
+    One named twice is one.
+    """
     photo.save(pictures / "a.webp")
     out = tmp_path / "out"
-    message = f"pillow-cwic: {pictures}/a.webp: not converted, {pictures}/a.png becomes {out}/a.cwic already"
+    taken = f"{pictures}/a.png becomes {out}/a.cwic already"
+    message = f"pillow-cwic: {pictures}/a.webp: not converted, {taken}"
     for counts in (
         "3 converted, 0 there already, 1 failed",
         "0 converted, 3 there already, 1 failed",
@@ -167,7 +181,10 @@ def test_a_worker_that_dies_takes_little_with_it(pictures: Path, tmp_path: Path)
 
 
 def test_an_interrupt_ends_it_cleanly(pictures: Path, tmp_path: Path) -> None:
-    """Ctrl-C is one line on stderr and exit code 1; no half output stays, and what was done is not done again."""
+    """Ctrl-C is one line on stderr and exit code 1.
+
+    No half output stays, and what was done is not done again.
+    """
     for k in range(300):
         shutil.copy(pictures / "a.png", pictures / f"more-{k}.png")
     out = tmp_path / "out"
@@ -212,7 +229,7 @@ def test_no_half_files(tmp_path: Path) -> None:
 
 
 def test_any_storage_that_fsspec_knows(pictures: Path, tmp_path: Path) -> None:
-    """Sources and outputs are URLs as well as paths: here from a zip archive to a file:// folder."""
+    """Sources and outputs are URLs or paths: here from a zip archive to a file:// folder."""
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for name in files(pictures):
             archive.write(pictures / name, name)
@@ -257,7 +274,10 @@ def test_a_source_that_is_not_there(source: str, message: str, tmp_path: Path, c
 
 @contextmanager
 def dask_cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and worker processes on loopback, as on machines of their own; the scheduler's address."""
+    """A scheduler and worker processes on loopback, as on machines of their own.
+
+    The scheduler's address.
+    """
     variables = environment(OMP_NUM_THREADS="1")
     told = folder / "scheduler.json"
     common = ["--scheduler-file", str(told), "--no-dashboard"]
@@ -283,7 +303,10 @@ def dask_cluster(folder: Path, workers: int) -> Iterator[tuple[str, list[subproc
 
 
 def test_on_a_dask_cluster(pictures: Path, tmp_path: Path) -> None:
-    """--scheduler hands the files to the workers of a Dask cluster; failures are reported as they are here."""
+    """--scheduler hands the files to the workers of a Dask cluster.
+
+    Failures are reported as they are here.
+    """
     pytest.importorskip("distributed", reason="needs the extra dask")
     (pictures / "empty.gif").write_bytes(b"")
     out = tmp_path / "out"

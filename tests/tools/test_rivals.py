@@ -1,4 +1,4 @@
-"""The one table of rivals: what `compare` and `evaluate` measure is written with the same settings."""
+"""The one table of rivals: `compare` and `evaluate` write files with the same settings."""
 
 from __future__ import annotations
 

@@ -91,8 +91,10 @@ def test_list_as_json_has_every_fact(run: Run, shared: Server) -> None:
     assert shipped["default"] is True
     assert shipped["path"] == str(models.WHEEL_DIR / DEFAULT.file)
     assert mine == {
-        "name": "mine", "id": ID, "bytes": len(BODY), "sha256": SHA256, "licence": "MIT", "default": False,
-        "path": None, "urls": [shared.url("/team/mine.safetensors")], "manifest": shared.url("/team/list.json"),
+        "name": "mine", "id": ID, "bytes": len(BODY), "sha256": SHA256, "licence": "MIT",
+        "default": False,
+        "path": None, "urls": [shared.url("/team/mine.safetensors")],
+        "manifest": shared.url("/team/list.json"),
         "name_taken_by": None,
     }  # fmt: skip
 
@@ -162,7 +164,7 @@ def test_fetch_sees_a_model_added_to_the_manifest(run: Run, shared: Server) -> N
 
 
 def test_verify_finds_a_flipped_bit(run: Run, cache_dir: Path) -> None:
-    """Every file is hashed: intact ones are ok, a damaged one is named and makes the exit code 1."""
+    """Every file is hashed: intact ones are ok, a damaged one is named, and the exit code 1."""
     cache_dir.mkdir()
     path = cache_dir / f"{SHA256}.safetensors"
     path.write_bytes(BODY)
@@ -195,7 +197,10 @@ def test_where_names_folders_and_settings(
 
 
 def test_an_added_manifest_stays(run: Run, server: Server) -> None:
-    """After `add URL` the model is known by name and id without any variable, and fetched relative to that URL."""
+    """After `add URL` the model is known by name and id without any variable.
+
+    It is fetched relative to that URL.
+    """
     server.pages.update({"/team/list.json": Page(LIST), "/team/mine.safetensors": Page(BODY)})
     code, output, _ = run("add", server.url("/team/list.json"))
     assert code == 0
@@ -206,7 +211,7 @@ def test_an_added_manifest_stays(run: Run, server: Server) -> None:
 
 
 def test_an_added_manifest_is_asked_about_newer_models(run: Run, server: Server) -> None:
-    """A picture made with a model that the team published after `add` opens without a second `add`."""
+    """A picture of a model that the team published after `add` opens without a second `add`."""
     server.pages["/team/list.json"] = Page(b'{"schema": 1, "models": []}')
     run("add", server.url("/team/list.json"))
     server.pages["/team/list.json"] = Page(LIST)
@@ -218,7 +223,7 @@ def test_an_added_manifest_is_asked_about_newer_models(run: Run, server: Server)
 
 
 def test_a_manifest_server_that_is_down_is_a_note(run: Run, server: Server) -> None:
-    """With a copy at hand, `list` works while the server is gone, says so on stderr, and succeeds."""
+    """With a copy at hand, `list` works without the server, says so on stderr, and succeeds."""
     server.pages["/team/list.json"] = Page(LIST)
     run("add", server.url("/team/list.json"))
     server.pages["/team/list.json"] = Page(status=503)
@@ -234,7 +239,7 @@ def test_a_manifest_server_that_is_down_is_a_note(run: Run, server: Server) -> N
 def test_an_added_local_manifest_remembers_its_folder(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After `add PATH`, given relative to the working directory, the model beside it is used in place."""
+    """After `add PATH`, relative to the working directory, the model beside it is used in place."""
     (tmp_path / "team").mkdir()
     (tmp_path / "team" / "list.json").write_bytes(LIST)
     (tmp_path / "team" / "mine.safetensors").write_bytes(BODY)
@@ -255,7 +260,10 @@ def test_a_wrong_manifest_is_not_added(run: Run, tmp_path: Path) -> None:
 
 
 def test_remove_deletes_a_cached_model(run: Run, shared: Server, cache_dir: Path) -> None:
-    """A model leaves the cache by name or id; then there is nothing to remove; a shipped file is not touched."""
+    """A model leaves the cache by name or id; then there is nothing to remove.
+
+    A shipped file is not touched.
+    """
     run("fetch", "mine")
     code, output, _ = run("remove", "mine")
     assert code == 0
@@ -290,7 +298,10 @@ def test_wrong_usage_is_exit_code_2(run: Run) -> None:
 def test_a_copied_cache_is_an_air_gapped_machine(
     run: Run, shared: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cache of a machine with network, copied to one without, gives names and ids there, manifests included."""
+    """The cache of a machine with network, copied to one without, gives names and ids there.
+
+    Manifests included.
+    """
     run("fetch", "mine")
     shutil.copytree(cache.directory(), tmp_path / "stick")
     monkeypatch.setenv("PILLOW_CWIC_CACHE_DIR", str(tmp_path / "stick"))

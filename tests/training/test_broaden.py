@@ -19,7 +19,10 @@ CHANNELS = ("quarter_channels", "eighth_channels", "sixteenth_channels")
 
 
 def test_a_broader_model_starts_as_the_old_one_and_learns_everywhere(tmp_path: Path) -> None:
-    """Features, importance and pictures stay as they were, by every quality; what reads new channels has a gradient."""
+    """Features, importance and pictures stay as they were, by every quality.
+
+    What reads new channels has a gradient.
+    """
     torch.manual_seed(0)
     narrow = JointCodec(recipes.load("smoke").model).eval()
     for weight in narrow.parameters():

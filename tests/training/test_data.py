@@ -29,7 +29,10 @@ def coordinates(height: int, width: int, mark: int) -> np.ndarray:
 
 
 def test_folders_and_tars_give_the_same_pictures(tmp_path: Path) -> None:
-    """Pictures in a folder (with sub-folders) and in a tar are found by extension and decode to the same pixels."""
+    """Pictures in a folder and in a tar are found by extension and decode to the same pixels.
+
+    In sub-folders, too.
+    """
     folder = tmp_path / "photos"
     files = write_pieces(folder / "deep")
     (folder / "notes.txt").write_text("not a picture")
@@ -56,7 +59,10 @@ def test_compressed_tars_and_missing_folders_are_refused(tmp_path: Path) -> None
 def test_bad_pictures_are_listed_and_skipped(
     tmp_path: Path, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Broken, small, deep and bomb-sized files are skipped with a reason each; the good ones remain."""
+    """Broken, small, deep and bomb-sized files are skipped with a reason each.
+
+    The good ones remain.
+    """
     good = write_pieces(tmp_path / "p")[:3]
     for path in sorted((tmp_path / "p").iterdir()):
         if path not in good:
@@ -88,18 +94,22 @@ def test_a_truncated_picture_is_skipped_when_decoded(tmp_path: Path) -> None:
 
 
 def test_too_few_pictures_are_an_error(tmp_path: Path) -> None:
-    """Fewer usable pictures than the recipe asks for is an error with both numbers and the reasons."""
+    """Fewer usable pictures than the recipe wants is an error with both numbers and reasons."""
     write_pieces(tmp_path)
     (tmp_path / "bad.png").write_text("no")
     with pytest.raises(
         ValueError,
-        match=r"(?s)found 18 usable pictures.*at least 500 \(min_pictures\).*skipped bad.png: not a picture",
+        match=r"(?s)found 18 usable pictures.*at least 500 \(min_pictures\).*"
+        r"skipped bad.png: not a picture",
     ):
         open_data([str(tmp_path)], replace(RECIPE, min_pictures=500), 1)
 
 
 def test_validation_pictures_are_held_out(tmp_path: Path) -> None:
-    """Validation and training pictures do not overlap and are all pictures together; whole ones end on the grid."""
+    """Validation and training pictures do not overlap and are all pictures together.
+
+    Whole ones end on the grid.
+    """
     write_pieces(tmp_path)
     data = open_data([str(tmp_path)], replace(RECIPE, validation_pictures=2), 1)
     train, held = {p.path for p in data.train}, {p.path for p in data.validation}
@@ -110,7 +120,10 @@ def test_validation_pictures_are_held_out(tmp_path: Path) -> None:
 
 
 def test_crops_are_windows_of_one_picture() -> None:
-    """Every crop is a window of one picture, perhaps flipped or transposed; all eight orientations occur."""
+    """Every crop is a window of one picture, perhaps flipped or transposed.
+
+    All eight orientations occur.
+    """
     sizes = ((40, 90), (120, 33), (32, 32))
     pool = PixelPool([coordinates(*size, mark=k) for k, size in enumerate(sizes)], RECIPE, CPU)
     torch.manual_seed(0)
@@ -134,7 +147,10 @@ def test_crops_are_windows_of_one_picture() -> None:
 
 
 def test_large_pictures_are_drawn_more_often() -> None:
-    """A picture is drawn with probability proportional to area ** 0.7: at 4 times the area 4^0.7 times as often."""
+    """A picture is drawn with probability proportional to area ** 0.7.
+
+    At 4 times the area 4^0.7 times as often.
+    """
     pool = PixelPool(
         [coordinates(64, 64, 0), coordinates(128, 128, 1)], replace(RECIPE, batch=4000), CPU
     )
@@ -144,7 +160,10 @@ def test_large_pictures_are_drawn_more_often() -> None:
 
 
 def test_area_reduction_is_exact() -> None:
-    """Reducing by 1 changes nothing, by 2 averages pairs, by 1.5 weights by overlap; rows always sum to 1."""
+    """Reducing by 1 changes nothing, by 2 averages pairs, by 1.5 weights by overlap.
+
+    Rows always sum to 1.
+    """
     factors = torch.tensor([1.0, 2.0, 1.5])
     matrix = area_matrix(factors, 4, 8)
     assert matrix.sum(2) == pytest.approx(1)
@@ -154,7 +173,10 @@ def test_area_reduction_is_exact() -> None:
 
 
 def test_reduced_crops_keep_within_their_picture() -> None:
-    """Crops of reduced pictures advance by 1 to max_downscale source pixels per pixel and never leave the picture."""
+    """Crops of reduced pictures advance by 1 to max_downscale source pixels per pixel.
+
+    They never leave the picture.
+    """
     recipe = replace(RECIPE, batch=200, downscaled_share=1.0)
     pool = PixelPool([coordinates(100, 80, 0), coordinates(40, 40, 1)], recipe, CPU)
     torch.manual_seed(0)
@@ -171,7 +193,10 @@ def test_reduced_crops_keep_within_their_picture() -> None:
 
 
 def test_streamed_crops_depend_on_seed_and_position_alone(tmp_path: Path) -> None:
-    """A stream gives the same batches from one process and from two, and a resumed stream goes on where it was."""
+    """A stream gives the same batches from one process and from two.
+
+    A resumed stream goes on where it was.
+    """
     write_pieces(tmp_path)
     data = open_data([str(tmp_path)], RECIPE, 1)
     stream = CropStream(data.train, replace(RECIPE, downscaled_share=0.5), seed=7)

@@ -43,7 +43,10 @@ def noisy(shape: tuple[int, ...], amount: float) -> tuple[torch.Tensor, torch.Te
 @pytest.mark.parametrize("shape", [(2, 3, 256, 256), (1, 3, 161, 300), (1, 3, 203, 187)])
 @pytest.mark.parametrize("amount", [0.01, 0.1, 0.4])
 def test_ms_ssim_equals_the_library(shape: tuple[int, ...], amount: float) -> None:
-    """The training loss's own MS-SSIM equals pytorch-msssim's to 1e-5, at odd sizes too, and so does its gradient."""
+    """The training loss's MS-SSIM equals pytorch-msssim's to 1e-5, and so does its gradient.
+
+    At odd sizes, too.
+    """
     from pytorch_msssim import ms_ssim as library
 
     x, y = noisy(shape, amount)
@@ -82,7 +85,10 @@ def test_ssim_is_of_the_luma() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3, 40, 33), (1, 4, 11, 12)])
 def test_blurs_agree(shape: tuple[int, ...]) -> None:
-    """The Gaussian window by sums, as CPUs take it, and by banded matrices, as GPUs do, has one value and gradient."""
+    """The Gaussian window by sums and by banded matrices has one value and gradient.
+
+    CPUs take the one, GPUs the other.
+    """
     torch.manual_seed(0)
     x, y = torch.rand(shape, requires_grad=True), torch.rand(shape)
     (sums,) = torch.autograd.grad((Blur.apply(x) ** 2).sum(), x)
@@ -92,7 +98,10 @@ def test_blurs_agree(shape: tuple[int, ...]) -> None:
 
 
 def test_ms_ssim_of_small_pictures() -> None:
-    """Under 161 pixels fewer scales are used, and the value of equal pictures is still 1; under 11 there is none."""
+    """Under 161 pixels fewer scales are used, and the value of equal pictures is still 1.
+
+    Under 11 there is none.
+    """
     x, y = noisy((1, 3, 64, 64), 0.1)
     assert ms_ssim(x, x).item() == pytest.approx(1, abs=1e-6)
     assert 0.3 < ms_ssim(x, y).item() < 0.99
@@ -101,7 +110,10 @@ def test_ms_ssim_of_small_pictures() -> None:
 
 
 def test_rate_distortion_loss_by_hand() -> None:
-    """The loss is the mean of (lambda / pivot) ** -balance * (bpp + lambda * 255^2 * MSE), lambda per sample."""
+    """The loss is the mean of (lambda / pivot) ** -balance * (bpp + lambda * 255^2 * MSE).
+
+    Lambda is each sample's own.
+    """
     recipe = recipes.load("smoke")
     torch.manual_seed(0)
     joint, x, index = JointCodec(TINY), torch.rand(2, 3, 64, 64), torch.tensor([0, 7])
@@ -120,7 +132,10 @@ def test_rate_distortion_loss_by_hand() -> None:
 
 
 def test_first_stage_of_the_paper_has_no_importance_map() -> None:
-    """Without the map all planes are kept, the map costs no bits, and neither its branch nor its network learns."""
+    """Without the map all planes are kept, the map costs no bits.
+
+    Neither its branch nor its network learns.
+    """
     recipe = recipes.load("paper")
     torch.manual_seed(0)
     joint, x, index = (
@@ -188,7 +203,10 @@ def curve(name: str, factor: float = 1.0, shift: float = 0.0) -> Curve:
 
 @pytest.mark.parametrize("factor", [0.5, 0.8, 1.0, 1.3])
 def test_bd_rate_of_scaled_rates(factor: float) -> None:
-    """A codec that needs `factor` times the bits everywhere has a BD-rate of exactly 100 * (factor - 1) percent."""
+    """A codec that needs `factor` times the bits has a BD-rate of 100 * (factor - 1) percent.
+
+    Exactly.
+    """
     assert bd_rate(curve("a"), curve("b", factor), "psnr") == pytest.approx(
         100 * (factor - 1), abs=1e-9
     )
@@ -202,7 +220,10 @@ def test_bd_rate_of_better_pictures() -> None:
 
 
 def test_bd_rate_without_common_range() -> None:
-    """Curves that share no quality, or a metric that is not known, have no BD-rate; the table shows a dash."""
+    """Curves that share no quality, or a metric that is not known, have no BD-rate.
+
+    The table shows a dash.
+    """
     assert bd_rate(curve("a"), curve("b", shift=100), "psnr") is None
     assert bd_rate(curve("a"), curve("b"), "ssim") is None
     assert (
@@ -212,7 +233,10 @@ def test_bd_rate_without_common_range() -> None:
 
 
 def test_bd_rate_within_given_rates() -> None:
-    """With a range of rates only that part of the anchor counts: here the upper half, where the test is worse."""
+    """With a range of rates only that part of the anchor counts.
+
+    Here the upper half, where the test is worse.
+    """
     values = np.arange(20, 45)
     rates = 2.0 ** ((values - 44) / 6)  # 0.0625 .. 1
     anchor = Curve(
@@ -230,7 +254,10 @@ def test_bd_rate_within_given_rates() -> None:
 
 
 def test_curves_are_means_over_pictures() -> None:
-    """A point is the mean over the pictures of a setting; MS-SSIM is averaged before it becomes decibels."""
+    """A point is the mean over the pictures of a setting.
+
+    MS-SSIM is averaged before it becomes decibels.
+    """
     rows = [Result("x", 0, "a", 0.2, 30.0, 0.8, 0.90), Result("x", 0, "b", 0.4, 32.0, 0.9, 0.98)]
     (found,) = mean_curves(rows)
     assert found.points[0].bpp == pytest.approx(0.3)
@@ -240,7 +267,10 @@ def test_curves_are_means_over_pictures() -> None:
 
 
 def test_measures_of_a_known_distortion() -> None:
-    """bpp comes from the byte count, PSNR from the error; an unchanged picture has SSIM and MS-SSIM 1."""
+    """bpp comes from the byte count, PSNR from the error.
+
+    An unchanged picture has SSIM and MS-SSIM 1.
+    """
     pixels = photographs()["rocket"][:200, :200]
     changed = np.where(pixels < 128, pixels + 5, pixels - 5).astype(np.uint8)
     result = compare_trial(Trial("x", 0, "p"), pixels, changed, 1000)
@@ -263,7 +293,10 @@ def test_pillow_codecs_rise_with_their_setting(codec: str) -> None:
 
 
 def test_anchors_from_json(tmp_path: Path) -> None:
-    """Published curves are read from JSON; a wrong field is a ValueError that names the file and the field."""
+    """Published curves are read from JSON.
+
+    A wrong field is a ValueError that names the file and the field.
+    """
     path = tmp_path / "anchors.json"
     path.write_text(
         json.dumps({"curves": [{"name": "Z", "points": [{"bpp": 0.5, "psnr": 31}, {"bpp": 0.1}]}]})

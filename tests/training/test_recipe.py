@@ -14,14 +14,17 @@ SMOKE = recipes.locate("smoke").read_text()
 
 @pytest.mark.parametrize("name", recipes.shipped())
 def test_shipped_recipes_load(name: str) -> None:
-    """Every recipe that ships is valid, carries its own name and describes networks that can be built."""
+    """Every recipe that ships is valid, has its own name, and networks that can be built."""
     recipe = recipes.load(name)
     assert recipe.name == name
     assert sum(stage.share for stage in recipe.stages) == pytest.approx(1)
 
 
 def test_base_is_the_full_size() -> None:
-    """base.toml has 64 qualities and 256 channels; it begins with the context network, ends on chosen codes."""
+    """base.toml has 64 qualities and 256 channels.
+
+    It begins with the context network, ends on chosen codes.
+    """
     recipe = recipes.load("base")
     assert (recipe.model.quality_count, recipe.model.channels, recipe.model.levels) == (64, 256, 16)
     assert recipe.model.context_features == 192  # 256 would be beyond 25 MB
@@ -32,7 +35,10 @@ def test_base_is_the_full_size() -> None:
 
 
 def test_paper_is_two_stages() -> None:
-    """paper.toml follows the paper: signs; no importance map, then one of 16 even levels; one rate; 1e-4 to 1e-6."""
+    """paper.toml follows the paper: signs; no importance map, then one of 16 even levels; one rate.
+
+    1e-4 to 1e-6.
+    """
     recipe = recipes.load("paper")
     assert [stage.importance for stage in recipe.stages] == [False, True]
     assert [(stage.learning_rate, stage.final_learning_rate) for stage in recipe.stages] == [
@@ -91,7 +97,7 @@ def test_paper_is_two_stages() -> None:
     ],
 )
 def test_wrong_recipes_are_refused(old: str, new: str, message: str) -> None:
-    """A wrong recipe is a ValueError that names the table, the key, what was expected and what was found."""
+    """A wrong recipe is a ValueError that names table and key, what was expected and what found."""
     assert old in SMOKE
     with pytest.raises(ValueError, match=message) as caught:
         recipes.parse(SMOKE.replace(old, new, 1), "x.toml")
@@ -107,7 +113,10 @@ def test_unknown_recipe_lists_the_known() -> None:
 
 
 def test_learning_rate_follows_its_stage() -> None:
-    """Linear and geometric decay start and end where the stage says; the warm-up counts the stage's own steps."""
+    """Linear and geometric decay start and end where the stage says.
+
+    The warm-up counts the stage's own steps.
+    """
     linear = Stage("a", 1.0, learning_rate=1e-3, final_learning_rate=1e-5, warmup_steps=10)
     geometric = Stage("b", 1.0, learning_rate=1e-4, final_learning_rate=1e-6, decay="geometric")
     assert learning_rate(linear, 0.0, 0) == pytest.approx(1e-4)
@@ -117,7 +126,10 @@ def test_learning_rate_follows_its_stage() -> None:
 
 
 def test_budget_is_minutes_or_steps() -> None:
-    """A budget in minutes follows the clock over all sessions, one in steps the steps; both stop at 1."""
+    """A budget in minutes follows the clock over all sessions, one in steps the steps.
+
+    Both stop at 1.
+    """
     progress = Progress(step=25, seconds=30.0)
     assert Budget(minutes=2.0).used(progress) == 0.25
     assert Budget(minutes=2.0).seconds_left(progress) == 90

@@ -1,4 +1,4 @@
-"""Training runs: what is written, what a checkpoint is worth, what stops a run and what does not."""
+"""Training runs: what is written, what a checkpoint is worth, what stops a run."""
 
 from __future__ import annotations
 
@@ -39,12 +39,16 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smoke recipe with two short stages, one without the importance map, and a log line every other step."""
+    """The smoke recipe with two short stages and a log line every other step.
+
+    One stage is without the importance map.
+    """
     text = recipes.locate("smoke").read_text().replace("log_every = 25", "log_every = 2")
     text = text.replace("batch = 8", "batch = 2").replace(
         "validations = 2", "validations = 1\nplots = false"
     )
-    first = '[[stages]]\nname = "first"\nshare = 0.25\nlearning_rate = 1e-3\nfinal_learning_rate = 1e-3\n'
+    first = '[[stages]]\nname = "first"\nshare = 0.25\n'
+    first += "learning_rate = 1e-3\nfinal_learning_rate = 1e-3\n"
     text = text.replace("[[stages]]", first + "importance = false\n\n[[stages]]").replace(
         "share = 1.0", "share = 0.75"
     )
@@ -102,7 +106,10 @@ def checkpoint_parts(folder: Path) -> list[str]:
 
 
 def same_bytes(one: Path, other: Path) -> bool:
-    """Whether two runs ended with the same weights, bit for bit: averaged ones and those under training."""
+    """Whether two runs ended with the same weights, bit for bit.
+
+    Averaged ones and those under training.
+    """
     same = (one / "weights.safetensors").read_bytes() == (
         other / "weights.safetensors"
     ).read_bytes()
@@ -113,7 +120,10 @@ def same_bytes(one: Path, other: Path) -> bool:
 
 
 def test_a_run_folder_holds_everything(whole: Path) -> None:
-    """A finished run has its recipe, facts, log, checkpoint, weights and plots, and nothing half-written."""
+    """A finished run has all its files, and nothing half-written.
+
+    Recipe, facts, log, checkpoint, weights and plots.
+    """
     names = {path.name for path in whole.iterdir()}
     expected = {"recipe.toml", "run.json", "log.jsonl", "checkpoint.json", "weights.safetensors"}
     assert expected | {"curves.png", "importance.png", "rd.png"} <= names
@@ -136,7 +146,10 @@ def test_a_run_folder_holds_everything(whole: Path) -> None:
 def test_an_interrupted_run_resumes_bit_for_bit(
     run: Train, whole: Path, tmp_path: Path, step: int, number: signal.Signals
 ) -> None:
-    """A run stopped by a signal, in either stage, and resumed, ends with the same bits as one never interrupted."""
+    """A run stopped by a signal and resumed ends with the same bits as one never interrupted.
+
+    In either stage.
+    """
     out = tmp_path / "cut"
     thread = stop_at(out, step, number)
     stopped = run(out)
@@ -152,7 +165,10 @@ def test_an_interrupted_run_resumes_bit_for_bit(
 def test_a_killed_run_resumes_bit_for_bit(
     run: Train, whole: Path, photos: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    """A process killed outright while it writes checkpoints at every step leaves one from which the run can end."""
+    """A process killed outright while it writes checkpoints leaves one to go on from.
+
+    Here it writes them at every step.
+    """
     often, out = tmp_path / "often.toml", tmp_path / "killed"
     often.write_text(
         recipe.read_text().replace("checkpoint_minutes = 1.0", "checkpoint_minutes = 1e-9")
@@ -191,7 +207,10 @@ def test_a_killed_run_resumes_bit_for_bit(
 
 
 def test_checkpoints_in_parts(run: Train, whole: Path, tmp_path: Path) -> None:
-    """A checkpoint cut into parts of a given size is joined on resume; a missing or damaged part is named."""
+    """A checkpoint cut into parts of a given size is joined on resume.
+
+    A missing or damaged part is named.
+    """
     out = tmp_path / "parts"
     assert run(out, stop_after=1e-9, part_mib=0.25).step == 1
     parts = [out / name for name in checkpoint_parts(out)]
@@ -217,7 +236,10 @@ def test_checkpoints_in_parts(run: Train, whole: Path, tmp_path: Path) -> None:
 def test_run_folders_are_not_mixed_up(
     run: Train, whole: Path, recipe: Path, tmp_path: Path
 ) -> None:
-    """A new run refuses a folder that holds one, and a resumed one a missing checkpoint or another recipe."""
+    """A new run refuses a folder that holds one.
+
+    A resumed one refuses a missing checkpoint or another recipe.
+    """
     with pytest.raises(
         ValueError,
         match=r"holds a run already: --resume continues it, another --out starts a new one",
@@ -234,7 +256,10 @@ def test_run_folders_are_not_mixed_up(
 
 
 def test_minutes_are_a_wall_clock_budget(run: Train, tmp_path: Path) -> None:
-    """A budget in minutes ends when it is used, and the learning rate has gone down its whole way by then."""
+    """A budget in minutes ends when it is used.
+
+    The learning rate has gone down its whole way by then.
+    """
     start = time.monotonic()
     progress = run(tmp_path / "timed", steps=None, minutes=0.04)
     assert 2.4 <= progress.seconds < 2.4 + 2.0
@@ -245,7 +270,10 @@ def test_minutes_are_a_wall_clock_budget(run: Train, tmp_path: Path) -> None:
 
 
 def test_streaming_resumes_bit_for_bit(run: Train, recipe: Path, tmp_path: Path) -> None:
-    """With less memory than the pictures need, crops are streamed, and a resumed run still ends with the same bits."""
+    """With less memory than the pictures need, crops are streamed.
+
+    A resumed run still ends with the same bits.
+    """
     streamed = tmp_path / "streamed.toml"
     streamed.write_text(recipe.read_text().replace("memory_gib = 1.0", "memory_gib = 1e-6"))
     run(tmp_path / "a", recipe=streamed, steps=6)
@@ -270,7 +298,10 @@ class Fixed:
 
 
 def test_steps_that_are_not_finite_change_nothing() -> None:
-    """A step with a NaN leaves weights and optimizer as they were and is counted; the next good step learns."""
+    """A step with a NaN leaves weights and optimizer as they were and is counted.
+
+    The next good step learns.
+    """
     torch.manual_seed(0)
     smoke = recipes.load("smoke")
     source = Fixed(torch.rand(2, 3, 64, 64))
@@ -300,7 +331,10 @@ def test_steps_that_are_not_finite_change_nothing() -> None:
 
 
 def test_start_from_weights(run: Train, tmp_path: Path) -> None:
-    """A run that starts from another's weights begins where that ended, leaves out what does not fit, and says so."""
+    """A run that starts from another's weights begins where that ended.
+
+    It leaves out what does not fit, and says so.
+    """
     run(tmp_path / "a", steps=12)
     given = load_file(tmp_path / "a" / "weights.safetensors")
     given["encoder.stem.bias"] = torch.zeros(3)  # another shape
@@ -325,7 +359,10 @@ def test_start_from_weights(run: Train, tmp_path: Path) -> None:
 
 
 def test_start_from_nothing_that_fits(run: Train, tmp_path: Path) -> None:
-    """Weights of which nothing fits, or no weights at all, are an error that says so; the run folder stays usable."""
+    """Weights of which nothing fits, or no weights at all, are an error that says so.
+
+    The run folder stays usable.
+    """
     other = tmp_path / "other.safetensors"
     save_file({"something.else": torch.zeros(3)}, other)
     with pytest.raises(ValueError, match="no tensor with the name and shape"):
@@ -337,7 +374,7 @@ def test_start_from_nothing_that_fits(run: Train, tmp_path: Path) -> None:
 
 
 def test_frozen_parts_keep_their_weights() -> None:
-    """A stage that trains only the entropy networks leaves encoder and decoder as they are, bit for bit."""
+    """A stage that trains only the entropy networks leaves encoder and decoder, bit for bit."""
     torch.manual_seed(0)
     text = (
         recipes.locate("smoke")
@@ -360,7 +397,10 @@ def test_frozen_parts_keep_their_weights() -> None:
 
 @pytest.mark.parametrize(("taken", "share"), [(0, 0.9), (81, 9 / 91), (1000, 0.02)])
 def test_average_follows_the_weights(taken: int, share: float) -> None:
-    """A step moves the average by 1 - ema_decay of the way to the new weights; earlier in a run by more."""
+    """A step moves the average by 1 - ema_decay of the way to the new weights.
+
+    Earlier in a run by more.
+    """
     torch.manual_seed(0)
     smoke = recipes.load("smoke")
     step = Step(smoke, Fixed(torch.rand(2, 3, 64, 64)), torch.device("cpu"))
@@ -376,10 +416,11 @@ def test_average_follows_the_weights(taken: int, share: float) -> None:
 
 
 def test_two_processes_train_one_model(photos: Path, recipe: Path, tmp_path: Path) -> None:
-    """Under torchrun two processes share pictures and SOAP's work, save together, and end with equal weights.
+    """Under torchrun two processes share pictures and SOAP's work, and end with equal weights.
 
-    Cut in two, such a run ends with the bits of one that was not, though each process has only its share of the
-    optimizer's state. They save about every step: a process that decided by its own clock would wait for ever.
+    They save together. Cut in two, such a run ends with the bits of one that was not, though each
+    process has only its share of the optimizer's state. They save about every step: a process that
+    decided by its own clock would wait for ever.
     """
     often = tmp_path / "often.toml"
     text = recipe.read_text().replace("checkpoint_minutes = 1.0", "checkpoint_minutes = 1e-4")
@@ -408,7 +449,7 @@ def test_two_processes_train_one_model(photos: Path, recipe: Path, tmp_path: Pat
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_captured_step_equals_the_plain_one() -> None:
-    """The same steps, run kernel by kernel and as one CUDA graph, give the same weights to rounding."""
+    """The same steps, kernel by kernel and as one CUDA graph, give the same weights to rounding."""
     ends = []
     for captured in (False, True):
         torch.manual_seed(0)

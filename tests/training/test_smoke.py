@@ -1,4 +1,7 @@
-"""The whole way on two CPU cores: train, stop, resume, evaluate, export, and use the model through Pillow."""
+"""The whole way on two CPU cores.
+
+Train, stop, resume, evaluate, export, and use the model through Pillow.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ from pillow_cwic.weights import manifest, models
 
 STEPS = 240
 SAVED = 0.05
-"""Least share of the rate that these steps save on held-out pictures; 0.10 and 0.13 where it was measured."""
+"""Least share of the rate that these steps save on held-out pictures.
+
+0.10 and 0.13 where it was measured.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +49,10 @@ def test_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(photos: Path) -> Path:
-    """A run of the shipped smoke recipe through the command line, stopped after its first step and resumed."""
+    """A run of the shipped smoke recipe through the command line.
+
+    It was stopped after its first step and resumed.
+    """
     out = photos.parent / "run"
     command = [
         "train",
@@ -83,7 +92,10 @@ def exported(trained: Path, test_photos: Path) -> Path:
 
 
 def test_it_learns(trained: Path) -> None:
-    """Held-out pictures take less rate than at the start at either quality, and are no worse; no step was skipped."""
+    """Held-out pictures take less rate than at the start at either quality, and are no worse.
+
+    No step was skipped.
+    """
     log = read_log(trained)
     steps = [line for line in log if line["event"] == "step"]
     assert [line["step"] for line in steps] == list(range(25, STEPS, 25))
@@ -101,7 +113,10 @@ def test_it_learns(trained: Path) -> None:
 
 
 def test_export_is_complete(exported: Path) -> None:
-    """The export holds the weights, a valid manifest entry with a rising calibration, the table, and a model card."""
+    """The export holds weights, a valid manifest entry, the table, and a model card.
+
+    The entry has a rising calibration.
+    """
     (entry,) = manifest.read(exported / "manifest.json").models
     assert (entry.name, entry.file, entry.licence) == ("mine", "mine.safetensors", "CC0-1.0")
     assert entry.bytes == (exported / "mine.safetensors").stat().st_size
@@ -126,7 +141,10 @@ def test_export_is_complete(exported: Path) -> None:
 def test_pillow_uses_the_model_by_name(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`Image.save(..., model="mine")` works once the manifest is known, and the file opens as a like picture."""
+    """`Image.save(..., model="mine")` works once the manifest is known.
+
+    The file opens as a like picture.
+    """
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(exported / "manifest.json"))
     monkeypatch.setenv("PILLOW_CWIC_OFFLINE", "1")
     models.forget()
@@ -144,7 +162,10 @@ def test_pillow_uses_the_model_by_name(
 
 
 def test_a_trained_model_reaches_another_machine(exported: Path, tmp_path: Path) -> None:
-    """A file made with a model trained here opens where only its manifest's URL is known, later without a network."""
+    """A file made with a model trained here opens where only its manifest's URL is known.
+
+    Later without a network.
+    """
     Image.fromarray(photographs()["astronaut"][60:260, 160:360]).save(tmp_path / "photo.png")
     file, pixels = tmp_path / "photo.cwic", tmp_path / "a.png"
     done = Machine(tmp_path / "a").python(
@@ -186,7 +207,10 @@ def test_export_installs(trained: Path, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_evaluate_measures_real_files(exported: Path, test_photos: Path, tmp_path: Path) -> None:
-    """`evaluate` reports the size and PSNR of files that `encode` and `decode` make, by JSON, table and plot."""
+    """`evaluate` reports size and PSNR of files that `encode` and `decode` make.
+
+    By JSON, table and plot.
+    """
     model = str(exported / "mine.safetensors")
     anchors = tmp_path / "anchors.json"
     points = [{"bpp": 0.05, "psnr": 15}, {"bpp": 0.1, "psnr": 25}, {"bpp": 1.0, "psnr": 35}]
@@ -284,6 +308,6 @@ def test_mistakes_are_explained(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A wrong argument ends with exit code 1 and one message that names it, not with a traceback."""
+    """A wrong argument ends with exit code 1 and a message that names it, no traceback."""
     assert main([part.format(tmp=tmp_path, photos=photos) for part in command]) == 1
     assert message in capsys.readouterr().err

@@ -1,4 +1,7 @@
-"""SOAP in the trainer: what it changes, what it leaves to AdamW, and that a run with it resumes like any other."""
+"""SOAP in the trainer: what it changes, and what it leaves to AdamW.
+
+A run with it resumes like any other.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +40,10 @@ def soap_recipe() -> str:
 
 @pytest.mark.parametrize("shape", [(20, 30, 3, 3), (16, 24, 1, 1)])
 def test_turning_there_and_back(shape: tuple[int, ...]) -> None:
-    """Into the bases of its own statistics and back is the identity; inside, every mode's statistic is diagonal."""
+    """Into the bases of its own statistics and back is the identity.
+
+    Inside, every mode's statistic is diagonal.
+    """
     torch.manual_seed(0)
     gradient = modes(torch.randn(shape))
     assert gradient.dim() == (3 if shape[2] > 1 else 2)
@@ -51,7 +57,7 @@ def test_turning_there_and_back(shape: tuple[int, ...]) -> None:
 
 
 def test_a_ravine_is_crossed_in_few_steps() -> None:
-    """On a quadratic a thousand times steeper along some rotated directions, SOAP is far ahead of AdamW.
+    """On a quadratic a thousand times steeper along rotated directions, SOAP is far ahead of AdamW.
 
     This is what it is for: AdamW knows only the weights' own axes.
     """
@@ -80,7 +86,10 @@ def test_a_ravine_is_crossed_in_few_steps() -> None:
 
 
 def test_the_first_gradient_only_chooses_bases() -> None:
-    """A weight rests at its first gradient, rank-deficient or not, then moves by about the learning rate."""
+    """A weight rests at its first gradient, then moves by about the learning rate.
+
+    Rank-deficient or not.
+    """
     torch.manual_seed(0)
     weight = nn.Parameter(torch.zeros(32, 48, 3, 3))
     weight.grad = (
@@ -95,10 +104,11 @@ def test_the_first_gradient_only_chooses_bases() -> None:
 
 
 def test_no_step_is_larger_than_the_learning_rate() -> None:
-    """The root of a step's mean square stays within the learning rate, though most units are dead most of the time.
+    """The root of a step's mean square stays within the learning rate.
 
-    Without the limit some are two million times larger here: a turn of the bases takes momentum to directions in which
-    there was next to no gradient before.
+    Though most units are dead most of the time. Without the limit some are two million times larger
+    here: a turn of the bases takes momentum to directions in which there was next to no gradient
+    before.
     """
     torch.manual_seed(0)
     weight, rate = nn.Parameter(torch.zeros(32, 48, 1, 1)), 0.01
@@ -111,7 +121,10 @@ def test_no_step_is_larger_than_the_learning_rate() -> None:
 
 
 def test_bases_stay_orthonormal() -> None:
-    """Turned again and again by power iterations, the bases stay orthonormal and still reproduce the momentum."""
+    """Turned again and again by power iterations, the bases stay orthonormal.
+
+    They still reproduce the momentum.
+    """
     torch.manual_seed(0)
     weight = nn.Parameter(torch.zeros(20, 30, 3, 3))
     optimizer = Soap([weight], torch.tensor(0.001), 1e-8, 0.0)
@@ -124,7 +137,10 @@ def test_bases_stay_orthonormal() -> None:
 
 
 def test_preconditioned_are_the_mixing_convolutions() -> None:
-    """SOAP takes convolutions that mix channels; linear shortcuts, depthwise filters, tables, biases stay AdamW's."""
+    """SOAP takes convolutions that mix channels.
+
+    Linear shortcuts, depthwise filters, tables, biases stay AdamW's.
+    """
     joint = JointCodec(recipes.load("small").model)
     chosen = {id(weight) for weight in preconditioned_weights(joint)}
     names = {name for name, parameter in joint.named_parameters() if id(parameter) in chosen}
@@ -185,7 +201,10 @@ dist.destroy_process_group()
 
 
 def test_ranks_share_the_work_and_take_the_steps_of_one(tmp_path: Path) -> None:
-    """Two processes, each with a part of the weights, take the very steps of one, and give its whole state together."""
+    """Two processes, each with a part of the weights, take the very steps of one.
+
+    They give its whole state together.
+    """
     script = tmp_path / "shared.py"
     script.write_text(SHARED)
     torchrun(str(script))

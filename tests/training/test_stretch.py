@@ -18,9 +18,10 @@ SCRIPT = TRAINING / "stretch.py"
 
 
 def test_gains_move_at_the_ends(tmp_path: Path) -> None:
-    """Both networks' gains change by what was asked at the ends, not in the middle, and nothing else changes.
+    """Both networks' gains change by what was asked at the ends, and nothing else changes.
 
-    Lambda follows as the square of the encoder's gain: what makes steps finer by a tenth is worth 1.21 times the error.
+    Not in the middle. Lambda follows as the square of the encoder's gain: what makes steps finer by
+    a tenth is worth 1.21 times the error.
     """
     torch.manual_seed(0)
     config = recipes.load("smoke").model

@@ -22,9 +22,10 @@ WIDE = replace(NARROW, kept_planes=(0, 4, 12, 48))
 
 
 def test_a_wider_model_decodes_the_same_and_learns_from_there(tmp_path: Path) -> None:
-    """Codes of the old channels decode to the same picture and are predicted alike, the new ones being 0.
+    """Codes of the old channels decode to the same picture and are predicted alike.
 
-    With the new channels the picture comes closer to the original, and their codes are predicted with finite scales.
+    The new ones are 0 there. With the new channels the picture comes closer to the original, and
+    their codes are predicted with finite scales.
     """
     write_pieces(tmp_path / "photos")
     torch.manual_seed(0)

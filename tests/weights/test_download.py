@@ -1,4 +1,7 @@
-"""Fetching a weights file from a real server on the loopback interface, through everything that goes wrong there."""
+"""Fetching a weights file from a real server, through everything that goes wrong there.
+
+The server is on the loopback interface.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ def kept(cut: int) -> int:
 
 
 def test_a_file_arrives_whole_under_its_hash(server: Server, cache_dir: Path) -> None:
-    """A download ends as <sha256>.safetensors with exactly the served bytes, by one request, and leaves no litter."""
+    """A download ends as <sha256>.safetensors with the served bytes, by one request.
+
+    Exactly these bytes, and no litter.
+    """
     path = download.fetch(entry_for(server.url(PATH)))
     assert path == cache_dir / f"{SHA256}.safetensors"
     assert path.read_bytes() == BODY
@@ -40,7 +46,10 @@ def test_a_second_fetch_asks_nobody(server: Server) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_a_cut_is_resumed_where_it_happened(server: Server, seed: int) -> None:
-    """Cut at two random bytes, the transfer goes on from the last whole piece before: less than two pieces are lost."""
+    """Cut at two random bytes, the transfer goes on from the last whole piece before.
+
+    Less than two pieces are lost.
+    """
     cut = random.Random(seed).randrange(1, len(BODY) - 1)
     again = random.Random(seed + 100).randrange(1, len(BODY) - cut)
     server.pages[PATH].cuts = [cut, again]
@@ -58,7 +67,10 @@ def test_an_answer_that_ends_early_without_a_length_is_a_cut(server: Server) -> 
 
 
 def test_a_server_without_range_starts_over(server: Server) -> None:
-    """A server that answers 200 to a Range request gets the file from zero, not appended to the first half."""
+    """A server that answers 200 to a Range request gets the file from zero.
+
+    It is not appended to the first half.
+    """
     server.pages[PATH] = Page(BODY, ranges=False, cuts=[1_234_567])
     assert download.fetch(entry_for(server.url(PATH))).read_bytes() == BODY
     assert server.ranges() == [None, f"bytes={kept(1_234_567)}-"]
@@ -73,7 +85,7 @@ def test_a_server_that_answers_another_range_is_asked_for_all(server: Server) ->
 
 
 def test_a_partial_file_of_other_bytes_heals(server: Server, cache_dir: Path) -> None:
-    """A partial file that does not belong to the model is found out by the hash and fetched from zero."""
+    """A partial file of another model is found out by the hash and fetched from zero."""
     cache_dir.mkdir()
     (cache_dir / f"{SHA256}.partial").write_bytes(b"x" * 1000)
     assert download.fetch(entry_for(server.url(PATH))).read_bytes() == BODY
@@ -98,7 +110,10 @@ def test_wrong_bytes_are_replaced_from_the_next_url(server: Server) -> None:
 
 
 def test_wrong_bytes_twice_are_reported_with_both_hashes(server: Server, cache_dir: Path) -> None:
-    """Two URLs with wrong bytes end the search; the message holds the expected hash and the found one."""
+    """Two URLs with wrong bytes end the search.
+
+    The message holds the expected hash and the found one.
+    """
     server.pages["/wrong"] = server.pages["/alike"] = Page(BODY[::-1])
     with pytest.raises(WeightsError) as error:
         download.fetch(entry_for(server.url("/wrong"), server.url("/alike"), server.url(PATH)))
@@ -131,7 +146,10 @@ def test_nowhere_lists_every_url_with_its_reason(server: Server) -> None:
 def test_a_hang_ends_by_time_out_and_the_next_url_resumes(
     server: Server, after_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that falls silent is left after the time-out; what it sent is kept for the next URL."""
+    """A server that falls silent is left after the time-out.
+
+    What it sent is kept for the next URL.
+    """
     monkeypatch.setattr(download, "READ_SECONDS", 0.4)
     server.pages["/silent"] = Page(BODY, hangs=[after_bytes])
     assert download.fetch(entry_for(server.url("/silent"), server.url(PATH))).read_bytes() == BODY
@@ -150,7 +168,10 @@ def test_a_hang_everywhere_is_an_error_that_says_how_long(
 
 
 def test_a_wrong_length_is_refused_before_the_transfer(server: Server) -> None:
-    """A Content-Length other than the manifest's is refused with both numbers, without reading the body."""
+    """A Content-Length other than the manifest's is refused with both numbers.
+
+    Without reading the body.
+    """
     server.pages["/page"] = Page(b"<html>log in</html>")
     with pytest.raises(WeightsError, match=f"has 19 bytes, expected {len(BODY)}"):
         download.fetch(entry_for(server.url("/page")))
@@ -166,7 +187,10 @@ def test_an_endless_body_is_cut_off(server: Server, cache_dir: Path) -> None:
 
 @pytest.mark.parametrize("cuts", [[], [1_000_000]])
 def test_a_server_that_packs_what_it_sends_works(server: Server, cuts: list[int]) -> None:
-    """gzip against our request is unpacked; cut, such a transfer starts over, since its ranges mean packed bytes."""
+    """gzip against our request is unpacked.
+
+    Cut, such a transfer starts over, since its ranges mean packed bytes.
+    """
     packed = gzip.compress(BODY)
     server.pages[PATH] = Page(packed, headers={"Content-Encoding": "gzip"}, cuts=cuts)
     assert download.fetch(entry_for(server.url(PATH))).read_bytes() == BODY
@@ -195,7 +219,10 @@ def test_a_proxy_is_used(server: Server, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_mirror_is_asked_first(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PILLOW_CWIC_WEIGHTS_URL goes before the entry's own URLs, and they follow when it lacks the file."""
+    """PILLOW_CWIC_WEIGHTS_URL goes before the entry's own URLs.
+
+    They follow when it lacks the file.
+    """
     server.pages["/mirror/mine.safetensors"] = Page(status=503)
     monkeypatch.setenv("PILLOW_CWIC_WEIGHTS_URL", server.url("/mirror/"))
     assert download.fetch(entry_for(server.url(PATH))).read_bytes() == BODY

@@ -24,7 +24,10 @@ pytestmark = pytest.mark.usefixtures("cache_dir")
 
 
 def test_a_killed_process_leaves_what_the_next_one_resumes(server: Server, cache_dir: Path) -> None:
-    """After SIGKILL in mid-transfer, another process goes on where the first one stopped, and is not locked out."""
+    """After SIGKILL in mid-transfer, another process goes on where the first one stopped.
+
+    It is not locked out.
+    """
     server.pages[PATH].hangs = [2_000_000]
     partial = cache_dir / f"{SHA256}.partial"
     with python_fetch(entry_for(server.url(PATH))) as process:
@@ -52,7 +55,10 @@ def test_eight_processes_make_one_transfer(server: Server) -> None:
 
 
 def test_who_waits_for_another_download_is_told(cache_dir: Path) -> None:
-    """A second holder of a model's lock waits, hears of it after a second, and goes on when the first is done."""
+    """A second holder of a model's lock waits, and goes on when the first is done.
+
+    It hears of the wait after a second.
+    """
     told, entered = threading.Event(), threading.Event()
 
     def second() -> None:
@@ -69,7 +75,10 @@ def test_who_waits_for_another_download_is_told(cache_dir: Path) -> None:
 
 
 def test_small_files_are_for_everyone_who_may_read_the_folder(cache_dir: Path) -> None:
-    """A manifest kept in a shared cache has the permissions that the umask gives, and no temporary file stays."""
+    """A manifest kept in a shared cache has the permissions that the umask gives.
+
+    No temporary file stays.
+    """
     mask = os.umask(0o022)
     try:
         cache.store(cache_dir / "manifests" / "a.json", b"{}")
@@ -83,7 +92,10 @@ def test_small_files_are_for_everyone_who_may_read_the_folder(cache_dir: Path) -
 def test_a_folder_without_permission_says_what_to_do(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cache that can't be written is a WeightsError naming it and PILLOW_CWIC_CACHE_DIR, before any transfer."""
+    """A cache that can't be written is a WeightsError before any transfer.
+
+    It names the folder and PILLOW_CWIC_CACHE_DIR.
+    """
     with unprivileged() as folder:
         monkeypatch.setenv("PILLOW_CWIC_CACHE_DIR", str(folder))
         with pytest.raises(
@@ -111,7 +123,10 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
 def test_a_full_disk_says_so_and_is_not_left_full(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On a file system that is too small the error says so, and the partial file is gone, as others need the room."""
+    """On a file system that is too small the error says so.
+
+    The partial file is gone, as others need the room.
+    """
     with mounted(tmp_path / "small", "size=1m") as folder:
         monkeypatch.setenv("PILLOW_CWIC_CACHE_DIR", str(folder))
         with pytest.raises(
@@ -132,7 +147,7 @@ def test_a_read_only_file_system_says_what_to_do(
 
 
 def test_a_file_size_limit_is_like_a_full_disk(server: Server, cache_dir: Path) -> None:
-    """A quota (here RLIMIT_FSIZE of 1 MB) ends in the same advice, not in a traceback of the file layer."""
+    """A quota (here RLIMIT_FSIZE of 1 MB) ends in the same advice, not in a traceback."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
@@ -146,7 +161,10 @@ def test_a_file_size_limit_is_like_a_full_disk(server: Server, cache_dir: Path) 
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_the_progress_bar_is_for_terminals(server: Server, terminal: bool) -> None:
-    """On a terminal stderr shows a bar with the model's name that ends at 100%; into a pipe nothing is written."""
+    """On a terminal stderr shows a bar with the model's name that ends at 100%.
+
+    Into a pipe nothing is written.
+    """
     if not terminal:
         with python_fetch(entry_for(server.url(PATH))) as process:
             assert process.communicate(timeout=60)[1] == ""

@@ -1,6 +1,7 @@
-"""Every way for a weights file to be malformed: a WeightsError at load that names what is wrong, never an error later.
+"""Every way for a weights file to be malformed.
 
-All start from one real file and change one thing in it (docs/format.md, section 8).
+A WeightsError at load that names what is wrong, never an error later. All start from one real file
+and change one thing in it (docs/format.md, section 8).
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ MISSHAPEN = {
     ),
     "network_misshapen": (
         cut("decoder.stem.weight", 1),
-        "decoder.stem.weight is torch.float16 [16, 15, 3, 3], expected torch.float16 [16, 16, 3, 3]",
+        "decoder.stem.weight is torch.float16 [16, 15, 3, 3], "
+        "expected torch.float16 [16, 16, 3, 3]",
     ),
     "network_type": (
         cast("encoder.codes.bias", torch.float32),
@@ -175,7 +177,8 @@ MISSHAPEN = {
     ),
     "encoder_extra": (
         put("encoder.eighth.1.conv.bias", torch.zeros(8, dtype=torch.float16)),
-        "weights file has a tensor encoder.eighth.1.conv.bias, which its configuration has no place for",
+        "weights file has a tensor encoder.eighth.1.conv.bias, "
+        "which its configuration has no place for",
     ),
     "decoder_extra": (
         put("decoder.more", torch.zeros(8, dtype=torch.float16)),
@@ -215,7 +218,10 @@ def test_no_axis_of_any_layer_goes_unchecked(layer, part, parts, tmp_path):
 
 @pytest.mark.parametrize("name", ["entropy.maps.conv1.bias", "entropy.planes.0.hidden.bias"])
 def test_one_row_of_a_bias_can_break_the_bound(name, parts, tmp_path):
-    """Sums that may reach 2^24 at one quality index only are refused, and the message names the layer."""
+    """Sums that may reach 2^24 at one quality index only are refused.
+
+    The message names the layer.
+    """
     place = tuple(size - 1 for size in parts[0][name].shape)
     layer = name.removesuffix(".bias")
     with pytest.raises(
@@ -274,7 +280,8 @@ CONFIGURED = {
     ),
     "shares_above_1": (
         {"ssim_weight": [0, 0.6], "ms_ssim_weight": [0, 0.5]},
-        "ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, found ((0, 0.5), (0, 0.6))",
+        "ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, "
+        "found ((0, 0.5), (0, 0.6))",
     ),
     "quality_65": ({"quality_count": 65}, "quality_count must be 1..64, found 65"),
 }
@@ -313,7 +320,7 @@ def test_a_bad_configuration_is_refused_by_field(case, parts, tmp_path):
     ids=["none", "another_format", "broken_json", "a_list", "null"],
 )
 def test_wrong_metadata_is_refused(metadata, message, parts, tmp_path):
-    """A safetensors file that is no model of this version, or whose configuration is no object, says so."""
+    """A safetensors file that is no model of this version, or ill configured, says so."""
     path = tmp_path / "bad.safetensors"
     save_file(parts[0], path, metadata)
     with pytest.raises(WeightsError) as error:
@@ -322,7 +329,7 @@ def test_wrong_metadata_is_refused(metadata, message, parts, tmp_path):
 
 
 def test_a_configuration_of_another_size_names_the_first_tensor_that_differs(parts, tmp_path):
-    """Metadata that describe a wider model than the tensors make is refused by a tensor's name and shapes."""
+    """Metadata of a wider model than the tensors make is refused by a tensor's name and shapes."""
     path = tmp_path / "bad.safetensors"
     save_file(
         parts[0],
@@ -338,7 +345,7 @@ def test_a_configuration_of_another_size_names_the_first_tensor_that_differs(par
 
 @pytest.mark.parametrize("kept", [0, 7, 8, 5_000, -1], ids=lambda kept: f"bytes_{kept}")
 def test_a_truncated_file_is_refused(kept, tiny, tmp_path):
-    """A file cut off within its length field, its header or its last tensor is named as unreadable."""
+    """A file cut off within its length, its header or its last tensor is named as unreadable."""
     path = tmp_path / "cut.safetensors"
     path.write_bytes(tiny.read_bytes()[:kept])
     with pytest.raises(

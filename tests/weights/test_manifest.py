@@ -1,4 +1,7 @@
-"""The manifest's schema: what is accepted, and that each bad field is named with what was found and expected."""
+"""The manifest's schema: what is accepted, and what is said of what is not.
+
+Each bad field is named with what was found and expected.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ def parse(*models: dict[str, Any], location: str = HERE, **fields: Any) -> manif
 
 
 def test_the_shipped_manifest_describes_the_shipped_file() -> None:
-    """The built-in manifest is valid, has a default, and its hash and size are those of the file in the package."""
+    """The built-in manifest is valid, has a default.
+
+    Its hash and size are those of the file in the package.
+    """
     shipped = manifest.read(catalogue.builtin_path())
     assert shipped.default is not None
     entry = shipped.by_name(shipped.default)
@@ -38,7 +44,10 @@ def test_the_shipped_manifest_describes_the_shipped_file() -> None:
 
 
 def test_every_field_is_read() -> None:
-    """An entry has the manifest's values, the id is the first 16 digits of the hash, unknown fields are ignored."""
+    """An entry has the manifest's values, and unknown fields are ignored.
+
+    The id is the first 16 digits of the hash.
+    """
     quality = [{"index": 0, "bpp": 0.1, "psnr": 25}, {"index": 63, "bpp": 1, "psnr": 33.5}]
     extras = {
         "urls": ["https://a.example/m"],
@@ -98,7 +107,7 @@ BAD_FIELDS = [
 
 @pytest.mark.parametrize(("name", "value", "expected"), BAD_FIELDS)
 def test_a_bad_field_is_named(name: str, value: object, expected: str) -> None:
-    """A bad value is reported with the manifest, the field, what was found and what was expected."""
+    """A bad value is reported with manifest, field, what was found and what was expected."""
     with pytest.raises(WeightsError) as error:
         parse({**GOOD, name: value})
     text = str(error.value)
@@ -157,7 +166,10 @@ def test_a_name_is_listed_once() -> None:
 
 
 def test_relative_urls_start_at_the_manifest() -> None:
-    """From an http manifest, relative URLs and the file beside it are URLs; from a local one they are paths."""
+    """From an http manifest, relative URLs and the file beside it are URLs.
+
+    From a local one they are paths.
+    """
     model = {**GOOD, "urls": ["v1/mine.safetensors", "https://b.example/m"]}
     remote = parse(model, location="https://a.example/models/manifest.json").models[0]
     assert remote.remote_urls() == [
@@ -175,7 +187,10 @@ def test_relative_urls_start_at_the_manifest() -> None:
 
 
 def test_a_base_replaces_the_location() -> None:
-    """A "base" says where relative URLs start in a copied manifest; one from the web can't point into the disk."""
+    """A "base" says where relative URLs start in a copied manifest.
+
+    One from the web can't point into the disk.
+    """
     assert (
         parse(GOOD, base="https://a.example/m.json").models[0].origin == "https://a.example/m.json"
     )

@@ -45,7 +45,10 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def copies(path: Path, count: int) -> list[Path]:
-    """Files of one model that differ in their bytes, hence in their ids: safetensors headers end in spaces."""
+    """Files of one model that differ in their bytes, hence in their ids.
+
+    Safetensors headers end in spaces.
+    """
     made = []
     for number in range(count):
         data = path.read_bytes()
@@ -66,7 +69,10 @@ def test_a_model_is_loaded_once(path: Path, loads: list[str]) -> None:
 
 
 def test_the_id_is_enough_once_a_model_is_in_memory(path: Path, tmp_path: Path) -> None:
-    """Who encoded with a file that no manifest names can decode in the same process, even if the file is gone."""
+    """Who encoded with a file that no manifest names can decode in the same process.
+
+    Even if the file is gone.
+    """
     gone = tmp_path / "gone.safetensors"
     gone.write_bytes(path.read_bytes())
     loaded = models.load(gone, CPU)
@@ -99,7 +105,10 @@ def test_devices_are_kept_apart(path: Path, loads: list[str]) -> None:
 
 
 def test_memory_is_bounded(path: Path, loads: list[str]) -> None:
-    """The fifth model pushes out the one not used for longest, which is loaded again when it is wanted again."""
+    """The fifth model pushes out the one not used for longest.
+
+    That one is loaded again when it is wanted again.
+    """
     paths = copies(path, models.MAX_LOADED + 1)
     ids = [models.load(p, CPU).id for p in paths[:-1]]
     models.load(ids[0], CPU)  # now the second is the oldest
@@ -122,7 +131,10 @@ def test_a_file_that_is_no_model_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_failed_loading_is_tried_again(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A model whose file was missing is loaded as soon as the file is there; the failure is not kept."""
+    """A model whose file was missing is loaded as soon as the file is there.
+
+    The failure is not kept.
+    """
     late = tmp_path / "late.safetensors"
     late.write_bytes(path.read_bytes())
     tiny_model.write_manifest(tmp_path / "m.json", late, sha256=cache.hash_file(late))
@@ -154,7 +166,7 @@ def test_bytes_are_checked_before_they_are_loaded(
 def test_a_forked_child_does_not_wait_for_the_parents_threads(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Forked while another thread is loading, the child loads by itself instead of waiting for ever."""
+    """Forked while another thread is loading, the child loads by itself instead of waiting."""
     loading, go_on, load = threading.Event(), threading.Event(), file.read_model
 
     def slow(*args: object, **options: str) -> model.Model:

@@ -1,4 +1,7 @@
-"""Finding models: names, ids and paths; manifests of every origin; which file is taken from where."""
+"""Finding models: names, ids and paths; manifests of every origin.
+
+Which file is taken from where.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,10 @@ def test_the_default_model_is_in_the_package() -> None:
 
 @pytest.mark.parametrize("kind", [str, Path])
 def test_a_path_is_a_model(tmp_path: Path, kind: type) -> None:
-    """A weights file given by path needs no manifest; its id is its content's, and its place is where it is."""
+    """A weights file given by path needs no manifest.
+
+    Its id is its content's, and its place is where it is.
+    """
     path = tmp_path / "some.safetensors"
     path.write_bytes(BODY)
     entry = models.find(kind(path))
@@ -60,7 +66,10 @@ def test_a_path_is_a_model(tmp_path: Path, kind: type) -> None:
 
 
 def test_a_path_is_known_by_its_id_afterwards(tmp_path: Path) -> None:
-    """Who encodes with a weights file can decode in the same process: the id leads back to the path."""
+    """Who encodes with a weights file can decode in the same process.
+
+    The id leads back to the path.
+    """
     path = tmp_path / "some.safetensors"
     path.write_bytes(BODY)
     models.find(path)
@@ -76,7 +85,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_an_id_is_never_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An id comes from a picture; a file that happens to have its name in the working directory is not opened."""
+    """An id comes from a picture.
+
+    A file that happens to have its name in the working directory is not opened.
+    """
     (tmp_path / ID).write_bytes(BODY)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(WeightsError, match=f"the model with id {ID} is not known here"):
@@ -86,7 +98,10 @@ def test_an_id_is_never_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_an_unknown_id_says_where_it_looked_and_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message has the id, each manifest with its models, the broken ones, the folders, and both remedies."""
+    """The message has the id, each manifest with its models, the broken ones, the folders.
+
+    And both remedies.
+    """
     own = write(tmp_path / "own.json", {**MODEL, "sha256": SHA256[::-1]})
     broken = write(catalogue.user_dir() / "broken.json", schema=9)
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(own))
@@ -114,7 +129,10 @@ def test_an_unknown_name_lists_what_is_known() -> None:
 def test_a_file_beside_its_manifest_is_used_in_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PILLOW_CWIC_MANIFEST may be a path: the model beside it is found by name and id, and nothing is copied."""
+    """PILLOW_CWIC_MANIFEST may be a path.
+
+    The model beside it is found by name and id, and nothing is copied.
+    """
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(write(tmp_path / "share" / "m.json", MODEL)))
     (tmp_path / "share" / "mine.safetensors").write_bytes(BODY)
     assert models.find("mine") == models.find(ID)
@@ -125,7 +143,10 @@ def test_a_file_beside_its_manifest_is_used_in_place(
 def test_a_later_manifest_takes_a_name_but_no_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The environment's manifest wins a name over the user's and the built-in one; ids and the default stay."""
+    """The environment's manifest wins a name over the user's and the built-in one.
+
+    Ids and the default stay.
+    """
     write(catalogue.user_dir() / "a.json", {**MODEL, "name": DEFAULT.name, "sha256": "a" * 64})
     assert models.find(DEFAULT.name).id == "a" * 16
     last = write(tmp_path / "last.json", {**MODEL, "name": DEFAULT.name}, default=DEFAULT.name)
@@ -137,7 +158,10 @@ def test_a_later_manifest_takes_a_name_but_no_id(
 
 
 def test_a_broken_manifest_hides_no_model() -> None:
-    """Ids are found although another manifest is broken; a name too, with a warning, as the broken one might own it."""
+    """Ids are found although another manifest is broken.
+
+    A name too, with a warning, as the broken one might own it.
+    """
     write(catalogue.user_dir() / "broken.json", {"name": "x"})
     assert models.find(DEFAULT.id) == DEFAULT
     with pytest.warns(
@@ -149,7 +173,10 @@ def test_a_broken_manifest_hides_no_model() -> None:
 def test_a_manifest_from_the_web_is_fetched_once(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A manifest URL and the model beside it are fetched on first use; then, in a new process, nobody is asked."""
+    """A manifest URL and the model beside it are fetched on first use.
+
+    Then, in a new process, nobody is asked.
+    """
     server.pages.update({"/m/list.json": page(MODEL), "/m/mine.safetensors": Page(BODY)})
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/m/list.json"))
     assert models.locate(models.find(ID)) == cache.model_path(SHA256)
@@ -164,7 +191,10 @@ def test_a_manifest_from_the_web_is_fetched_once(
 def test_a_name_means_the_same_before_and_after_the_first_fetch(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A manifest URL that gives a shipped model's name to another one is asked before the name is used at all."""
+    """A manifest URL that gives a shipped model's name to another model is asked first.
+
+    Before the name is used at all.
+    """
     server.pages["/list.json"] = page({**MODEL, "name": DEFAULT.name})
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/list.json"))
     assert [models.find(DEFAULT.name).id, models.find(DEFAULT.name).id] == [ID, ID]
@@ -173,7 +203,10 @@ def test_a_name_means_the_same_before_and_after_the_first_fetch(
 def test_an_id_newer_than_the_copy_is_asked_for_again(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cached manifest without the id is fetched anew, but an id nobody knows doesn't ask at every picture."""
+    """A cached manifest without the id is fetched anew.
+
+    But an id nobody knows doesn't ask at every picture.
+    """
     server.pages["/list.json"] = page()
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/list.json"))
     with pytest.raises(WeightsError):
@@ -199,7 +232,7 @@ def test_a_known_id_asks_no_manifest_server(
 def test_a_damaged_copy_of_a_manifest_heals(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A copy that is no manifest any more is reported as that, and replaced when an id is asked for."""
+    """A copy that is no manifest any more is reported, and replaced when an id is asked for."""
     server.pages["/list.json"] = page(MODEL)
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/list.json"))
     assert models.find(ID).name == "mine"
@@ -236,7 +269,10 @@ def test_a_manifest_from_the_web_needs_no_writable_cache(
 
 
 def test_a_copied_cache_needs_no_manifest(cache_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache copied from another machine is enough to open pictures: a cached file's name is its hash."""
+    """A cache copied from another machine is enough to open pictures.
+
+    A cached file's name is its hash.
+    """
     cache_dir.mkdir()
     (cache_dir / f"{SHA256}.safetensors").write_bytes(BODY)
     monkeypatch.setenv("PILLOW_CWIC_OFFLINE", "1")
@@ -244,7 +280,7 @@ def test_a_copied_cache_needs_no_manifest(cache_dir: Path, monkeypatch: pytest.M
 
 
 def test_a_read_only_cache_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A valid file in a directory without write permission is used, and nothing is written there."""
+    """A valid file in a directory without write permission is used, nothing is written there."""
     with unprivileged({f"{SHA256}.safetensors": BODY}) as folder:
         monkeypatch.setenv("PILLOW_CWIC_CACHE_DIR", str(folder))
         assert models.locate(models.find(ID)).read_bytes() == BODY
@@ -254,7 +290,10 @@ def test_a_read_only_cache_works(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_damaged_cached_file_is_fetched_again(
     server: Server, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cached file with one flipped bit is noticed before it is used, deleted, and replaced from the network."""
+    """A cached file with one flipped bit is noticed before it is used.
+
+    It is deleted, and replaced from the network.
+    """
     server.pages.update({"/list.json": page(MODEL), "/mine.safetensors": Page(BODY)})
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/list.json"))
     cache_dir.mkdir()
@@ -271,7 +310,7 @@ def test_a_damaged_cached_file_is_fetched_again(
 def test_a_damaged_shipped_file_says_reinstall(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A package whose model file is damaged says so by path, and doesn't quietly use the network."""
+    """A package whose model file is damaged says so by path, and uses no network quietly."""
     (tmp_path / DEFAULT.file).write_bytes(b"cut short")
     monkeypatch.setattr(models, "WHEEL_DIR", tmp_path)
     with pytest.raises(
@@ -290,7 +329,7 @@ def test_the_cache_comes_before_the_package(cache_dir: Path) -> None:
 def test_a_retrained_file_beside_an_old_manifest_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A file that no longer has the manifest's hash is reported by path, with the hash that was expected."""
+    """A file that no longer has the manifest's hash is reported by path, with the hash expected."""
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(write(tmp_path / "m.json", MODEL)))
     (tmp_path / "mine.safetensors").write_bytes(BODY[::-1])
     with pytest.raises(
@@ -310,6 +349,6 @@ def test_looking_up_imports_neither_torch_nor_requests() -> None:
 
 
 def test_an_id_is_the_start_of_the_hash() -> None:
-    """The id of a .cwic file's model is the first 8 bytes of the SHA-256 of its weights file, in hex."""
+    """The id of a file's model is the first 8 bytes of the SHA-256 of its weights file, in hex."""
     digest = hashlib.sha256((models.WHEEL_DIR / DEFAULT.file).read_bytes()).digest()
     assert digest[:8].hex() == DEFAULT.id

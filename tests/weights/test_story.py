@@ -1,4 +1,7 @@
-"""The user story of docs/weights.md: a team's model, from its folder to a colleague's machine, in real processes."""
+"""The user story of docs/weights.md.
+
+A team's model, from its folder to a colleague's machine, in real processes.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,10 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory, team: Path) -> tuple[Path, Path]:
-    """A picture encoded on machine A with the team's model, given by path; and its pixels as A decodes them."""
+    """A picture encoded on machine A with the team's model, given by path.
+
+    And its pixels as A decodes them.
+    """
     tmp_path = tmp_path_factory.mktemp("a")
     ramp = np.linspace(0, 255, 128, dtype=np.uint8)
     pixels = np.stack(
@@ -58,7 +64,10 @@ def same_pixels(first: Path, second: Path) -> bool:
 def test_a_colleague_opens_the_picture_without_thinking_about_models(
     tmp_path: Path, team: Path, encoded: tuple[Path, Path]
 ) -> None:
-    """Machine B has an empty cache and a manifest URL: the picture opens, and the second time without any server."""
+    """Machine B has an empty cache and a manifest URL.
+
+    The picture opens, and the second time without any server.
+    """
     file, expected = encoded
     with http_server(team) as url:
         machine = Machine(tmp_path / "b", PILLOW_CWIC_MANIFEST=f"{url}/manifest.json")
@@ -73,7 +82,10 @@ def test_a_colleague_opens_the_picture_without_thinking_about_models(
 def test_without_the_manifest_the_error_says_what_to_do(
     tmp_path: Path, team: Path, encoded: tuple[Path, Path]
 ) -> None:
-    """A machine that knows nothing of the team's model names its id and the remedy, and the remedy works."""
+    """A machine that knows nothing of the team's model names its id and the remedy.
+
+    The remedy works.
+    """
     file, expected = encoded
     machine = Machine(tmp_path / "c")
     refused = machine.python("-c", OPEN, file, tmp_path / "c.png")
@@ -92,7 +104,10 @@ def test_without_the_manifest_the_error_says_what_to_do(
 def test_an_air_gapped_machine_works_from_a_copied_cache_or_a_mirror(
     tmp_path: Path, team: Path, encoded: tuple[Path, Path]
 ) -> None:
-    """Offline, a copied cache file opens the picture; elsewhere a mirror of bare files serves a local manifest."""
+    """Offline, a copied cache file opens the picture.
+
+    Elsewhere a mirror of bare files serves a local manifest.
+    """
     file, expected = encoded
     offline = Machine(tmp_path / "d", PILLOW_CWIC_OFFLINE="1")
     offline.cache.mkdir()

@@ -1,0 +1,414 @@
+"""The networks in NumPy, for processors: a list of layers executed as matrix products.
+
+Maps are [h,w,c] float32. A layer of side 3 is a product on gathered neighbourhoods, strip by strip
+of rows, so that what is gathered stays in the processor's cache. Buffers are used again from layer
+to layer. Invariant: what lies around the picture is zero, as `torch_network` has it; results of
+the two differ by float rounding only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..format.grid import Box
+from .layers import Block, Conv, Down, Gain, Layer, Modulation, Network, Rescale
+
+Floats = NDArray[np.float32]
+Quality = float | Floats
+"""A quality index for the whole map, or one for each code position [h,w]."""
+
+
+class Execution(Protocol):
+    """A network that is ready to run, whatever computes it."""
+
+    @property
+    def halo(self) -> int:
+        """Code positions around a window that its output depends on."""
+
+    def __call__(
+        self, inputs: Mapping[str, Floats], quality: Quality, area: Box, core: Box
+    ) -> list[Floats]:
+        """Run the layers -> the outputs at the code positions of `core`, in the network's order.
+
+        inputs: by register, the maps [h*scale,w*scale,c] of `area`, which holds `core` and around
+        it a halo, or all that the picture has there. quality: a number, or [h,w] of `area`.
+        """
+
+
+GATHERED_FLOATS = 1 << 18
+"""About so many numbers are gathered at a time: a megabyte, which caches hold."""
+
+
+class Register(NamedTuple):
+    """A map of features and where it lies."""
+
+    x: Floats  # [h*scale,w*scale,c]
+    area: Box  # on the code grid
+    scale: int  # positions for one code position, along each axis
+
+    def cropped(self, area: Box) -> Register:
+        """The part in an area that it holds."""
+        if area == self.area:
+            return self
+        rows, columns = area.within(self.area).scale(self.scale).slices
+        return Register(self.x[rows, columns], area, self.scale)
+
+
+class Workspace:
+    """Buffers by name, used again as long as they are large enough."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Floats] = {}
+
+    def take(self, name: str, *shape: int) -> Floats:
+        """A buffer of this shape; what is in it is undefined."""
+        count = int(np.prod(shape))
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.size < count:
+            buffer = self._buffers[name] = np.empty(count, np.float32)
+        return buffer[:count].reshape(shape)
+
+
+class NumpyNetwork:
+    """A network's layers with their weights, ready to run on any map; threads may share one."""
+
+    def __init__(
+        self, network: Network, tensors: Mapping[str, NDArray[Any]], quality_count: int
+    ) -> None:
+        """tensors: by the names of `network.tensors`, of the shapes that it gives."""
+        self.network = network
+        self.margins = network.margins()
+        self.halo = network.halo
+        self._layers = [_prepare(layer, tensors, quality_count) for layer in network.layers]
+
+    def __call__(
+        self, inputs: Mapping[str, Floats], quality: Quality, area: Box, core: Box
+    ) -> list[Floats]:
+        """As `Execution`; on the way, maps are cut down to what `core` depends on."""
+        scales = self.network.scales
+        registers = {name: Register(x, area, scales[name]) for name, x in inputs.items()}
+        space = Workspace()
+        for layer, run, margin in zip(self.network.layers, self._layers, self.margins, strict=True):
+            source = registers[layer.source]
+            source = source.cropped(core.grow(margin, source.area))
+            result = run(source, _quality_in(quality, area, source.area), space)
+            if layer.adds:
+                result = _sum(registers[layer.target], result)
+            registers[layer.target] = result
+        return [registers[name].cropped(core).x for name in self.network.outputs]
+
+
+Run = Callable[[Register, Quality, Workspace], Register]
+"""A layer with its weights: a source -> what it writes."""
+
+
+def _sum(target: Register, result: Register) -> Register:
+    """Both, where both are."""
+    area = target.area.intersection(result.area)
+    total = result.cropped(area)
+    np.add(total.x, target.cropped(area).x, out=total.x)
+    return total
+
+
+def _quality_in(quality: Quality, area: Box, part: Box) -> Quality:
+    return quality if isinstance(quality, float) else quality[part.within(area).slices]
+
+
+def _prepare(layer: Layer, tensors: Mapping[str, NDArray[Any]], quality_count: int) -> Run:
+    match layer:
+        case Conv():
+            return _Conv(layer, tensors)
+        case Down():
+            return _Down(layer, tensors)
+        case Block():
+            return _Block(layer, tensors)
+        case Modulation():
+            return _Modulation(layer, tensors, quality_count)
+        case Gain():
+            return _Gain(layer, tensors, quality_count)
+        case Rescale():
+            return _Rescale(layer)
+
+
+def _floats(tensor: NDArray[Any]) -> Floats:
+    return np.ascontiguousarray(tensor, np.float32)
+
+
+class _Product:
+    """A convolution's weights as a matrix: gathered neighbourhoods [m,in] -> [m,out]."""
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], name: str) -> None:
+        weight = tensors[f"{name}.weight"]  # [out,in,side,side]
+        self.side = weight.shape[2]
+        self.outputs = weight.shape[0]
+        by_tap = weight.transpose(2, 3, 1, 0)  # [side,side,in,out]
+        self.weight = _floats(by_tap.reshape(-1, self.outputs))  # [side*side*in,out]
+        self.bias = _floats(tensors[f"{name}.bias"])
+
+    def reorder_inputs(self, factor: int) -> None:
+        """Inputs as blocks of factor x factor lie in memory: (row, column, channel)."""
+        taps = self.side**2
+        shape = (taps, -1, factor, factor, self.outputs)  # channels before rows and columns
+        self.weight = _floats(self.weight.reshape(shape).transpose(0, 2, 3, 1, 4)).reshape(
+            -1, self.outputs
+        )
+
+    def reorder_outputs(self, factor: int) -> None:
+        """Outputs in the order in which blocks of factor x factor lie in memory."""
+        order = np.arange(self.outputs).reshape(-1, factor, factor).transpose(1, 2, 0).reshape(-1)
+        self.weight = _floats(self.weight[:, order])
+        self.bias = self.bias[order]
+
+    def __call__(self, rows: Floats, out: Floats, relu: bool = False) -> Floats:
+        """rows [m,in] -> out [m,out], which is given."""
+        np.matmul(rows, self.weight, out=out)
+        out += self.bias
+        if relu:
+            np.maximum(out, 0, out=out)
+        return out
+
+
+def _neighbourhoods(padded: Floats, stride: int, side: int) -> Floats:
+    """padded [h',w',c] -> a view of its side x side neighbourhoods, [h,w,side,side*c].
+
+    A row of a neighbourhood is contiguous in memory.
+    """
+    height, width, channels = padded.shape
+    row, column, item = padded.strides
+    shape = (
+        (height - side) // stride + 1,
+        (width - side) // stride + 1,
+        side,
+        side * channels,
+    )
+    strides = (stride * row, stride * column, row, item)
+    return np.lib.stride_tricks.as_strided(padded, shape, strides, writeable=False)
+
+
+def _strip_rows(width: int, inputs: int) -> int:
+    """How many rows to gather at a time."""
+    return max(1, GATHERED_FLOATS // (width * inputs))
+
+
+def _unshuffled(x: Floats, factor: int) -> Floats:
+    """[h*f,w*f,c] -> [h,w,f*f*c], in memory order (row, column, channel) of each block."""
+    height, width, channels = x.shape
+    blocks = x.reshape(height // factor, factor, width // factor, factor, channels)
+    return blocks.transpose(0, 2, 1, 3, 4).reshape(height // factor, width // factor, -1)
+
+
+def _shuffled(x: Floats, factor: int) -> Floats:
+    """The inverse of `_unshuffled`: [h,w,f*f*c] -> [h*f,w*f,c]."""
+    height, width, _ = x.shape
+    blocks = x.reshape(height, width, factor, factor, -1)
+    return blocks.transpose(0, 2, 1, 3, 4).reshape(height * factor, width * factor, -1)
+
+
+class _Conv:
+    """`Conv`."""
+
+    def __init__(self, layer: Conv, tensors: Mapping[str, NDArray[Any]]) -> None:
+        self.layer = layer
+        self.product = _Product(tensors, layer.name)
+        if layer.unshuffle > 1:
+            self.product.reorder_inputs(layer.unshuffle)
+        if layer.shuffle > 1:
+            self.product.reorder_outputs(layer.shuffle)
+
+    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
+        layer = self.layer
+        x = source.x
+        if layer.unshuffle > 1:
+            x = _unshuffled(x, layer.unshuffle)
+        out = np.empty((*x.shape[:2], layer.outputs), np.float32)  # [h,w,out]
+        if layer.side == 1:
+            rows = np.ascontiguousarray(x).reshape(-1, layer.inputs)
+            self.product(rows, out.reshape(-1, layer.outputs), layer.relu)
+        else:
+            _convolve(self.product, x, out, layer.relu, space)
+        if layer.shuffle > 1:
+            out = _shuffled(out, layer.shuffle)
+        scale = source.scale // layer.unshuffle * layer.shuffle
+        return Register(out, source.area, scale)
+
+
+def _convolve(product: _Product, x: Floats, out: Floats, relu: bool, space: Workspace) -> None:
+    """A layer of side 3 on x [h,w,c] -> out [h,w,out], strip by strip."""
+    height, width, channels = x.shape
+    step = _strip_rows(width, 9 * channels)
+    for top in range(0, height, step):
+        bottom = min(top + step, height)
+        padded = space.take("padded", bottom - top + 2, width + 2, channels)
+        _fill_padded(padded, x, top - 1)
+        gathered = space.take("gathered", bottom - top, width, 3, 3 * channels)
+        np.copyto(gathered, _neighbourhoods(padded, 1, 3))
+        rows = gathered.reshape(-1, 9 * channels)
+        product(rows, out[top:bottom].reshape(-1, product.outputs), relu)
+
+
+def _fill_padded(padded: Floats, x: Floats, top: int) -> None:
+    """Rows of x from `top` on, which may be -1, with zeros around; padded [m,w+2,c]."""
+    first = max(top, 0)
+    last = min(top + len(padded), len(x))
+    padded[:, 0] = 0
+    padded[:, -1] = 0
+    padded[: first - top] = 0
+    padded[last - top :] = 0
+    padded[first - top : last - top, 1:-1] = x[first:last]
+
+
+class _Down:
+    """`Down`."""
+
+    def __init__(self, layer: Down, tensors: Mapping[str, NDArray[Any]]) -> None:
+        self.product = _Product(tensors, layer.name)
+
+    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
+        height, width, channels = source.x.shape
+        out = np.empty((height // 2, width // 2, self.product.outputs), np.float32)
+        step = _strip_rows(width // 2, 16 * channels)
+        for top in range(0, height // 2, step):
+            bottom = min(top + step, height // 2)
+            padded = space.take("padded", 2 * (bottom - top) + 2, width + 2, channels)
+            _fill_padded(padded, source.x, 2 * top - 1)
+            gathered = space.take("gathered", bottom - top, width // 2, 4, 4 * channels)
+            np.copyto(gathered, _neighbourhoods(padded, 2, 4))
+            rows = gathered.reshape(-1, 16 * channels)
+            self.product(rows, out[top:bottom].reshape(-1, self.product.outputs))
+        return Register(out, source.area, source.scale // 2)
+
+
+class _Block:
+    """`Block`: all three layers on a strip of rows before the next, so that a strip stays near.
+
+    A strip's bottleneck needs a row above and below. Those of the strip before are kept, because
+    the sum is written over what they came from.
+    """
+
+    def __init__(self, layer: Block, tensors: Mapping[str, NDArray[Any]]) -> None:
+        self.half = layer.half
+        self.reduce = _Product(tensors, f"{layer.name}.reduce")
+        self.conv = _Product(tensors, f"{layer.name}.conv")
+        self.expand = _Product(tensors, f"{layer.name}.expand")
+
+    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
+        x = np.ascontiguousarray(source.x)
+        if x is source.x and not x.flags.owndata:
+            x = x.copy()  # a caller's array, or a part of one
+        height, width, channels = x.shape
+        step = _strip_rows(width, 9 * self.half)
+        narrow = space.take("narrow", min(step, height) + 2, width + 2, self.half)
+        narrow[:, 0] = 0
+        narrow[:, -1] = 0
+        narrow[0] = 0
+        self._reduce(x, narrow[1:2], (0, 1), space)
+
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            strip = narrow[: bottom - top + 2]
+            # The strip's first two rows are there already: kept, or made before the loop.
+            self._reduce(x, strip[2:], (top + 1, bottom + 1), space)
+            self._convolve_and_add(strip, x[top:bottom], space)
+            narrow[:2] = strip[-2:]
+        return Register(x, source.area, source.scale)
+
+    def _reduce(self, x: Floats, narrow: Floats, rows: tuple[int, int], space: Workspace) -> None:
+        """Rows of x [h,w,c] -> the bottleneck's, into narrow [m,w+2,c/2]; zeros below the map."""
+        first, last = rows[0], min(rows[1], len(x))
+        count = last - first
+        narrow[max(count, 0) :] = 0
+        if count > 0:
+            reduced = space.take("reduced", count * x.shape[1], self.half)
+            self.reduce(x[first:last].reshape(-1, x.shape[2]), reduced, relu=True)
+            narrow[:count, 1:-1] = reduced.reshape(count, x.shape[1], self.half)
+
+    def _convolve_and_add(self, strip: Floats, x: Floats, space: Workspace) -> None:
+        """The bottleneck's strip [m+2,w+2,c/2] -> added to x [m,w,c]."""
+        height, width, channels = x.shape
+        gathered = space.take("gathered", height, width, 3, 3 * self.half)
+        np.copyto(gathered, _neighbourhoods(strip, 1, 3))
+        convolved = space.take("convolved", height * width, self.half)
+        self.conv(gathered.reshape(-1, 9 * self.half), convolved, relu=True)
+        expanded = space.take("expanded", height * width, channels)
+        self.expand(convolved, expanded)
+        x += expanded.reshape(x.shape)
+
+
+class _Modulation:
+    """`Modulation`."""
+
+    def __init__(
+        self, layer: Modulation, tensors: Mapping[str, NDArray[Any]], quality_count: int
+    ) -> None:
+        self.last = max(1, quality_count - 1)
+        self.hidden = _floats(tensors[f"{layer.name}.hidden.weight"].T)  # [3,64]
+        self.hidden_bias = _floats(tensors[f"{layer.name}.hidden.bias"])
+        self.out = _floats(tensors[f"{layer.name}.out.weight"].T)  # [64,2c]
+        self.out_bias = _floats(tensors[f"{layer.name}.out.bias"])
+
+    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
+        t = _position(quality, self.last)
+        basis = np.stack([t, t * t, t**3], -1)  # [3] or [h,w,3]
+        both = gelu(basis @ self.hidden + self.hidden_bias) @ self.out + self.out_bias
+        scale, shift = np.split(_finer(both, source.scale), 2, -1)  # [c] or [h,w,c] each
+        x = source.x * (1 + scale)
+        x += shift
+        return Register(x, source.area, source.scale)
+
+
+class _Gain:
+    """`Gain`."""
+
+    def __init__(
+        self, layer: Gain, tensors: Mapping[str, NDArray[Any]], quality_count: int
+    ) -> None:
+        self.divides = layer.divides
+        self.last = max(1, quality_count - 1)
+        self.coefficients = _floats(tensors[f"{layer.name}.coefficients"])  # [3,c]
+
+    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
+        t = _position(quality, self.last)
+        basis = np.stack([np.ones_like(t), t, t * t], -1)  # [3] or [h,w,3]
+        gain = _finer(np.exp(basis @ self.coefficients), source.scale)
+        x = source.x / gain if self.divides else source.x * gain
+        return Register(x, source.area, source.scale)
+
+
+class _Rescale:
+    """`Rescale`."""
+
+    def __init__(self, layer: Rescale) -> None:
+        self.factor = np.float32(layer.factor)
+        self.offset = np.float32(layer.offset)
+
+    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
+        x = source.x * self.factor
+        x += self.offset
+        return Register(x, source.area, source.scale)
+
+
+def _position(quality: Quality, last: int) -> Floats:
+    """Quality indices -> -1 at the lowest, 1 at the highest; of the same shape."""
+    return np.asarray(quality, np.float32) / np.float32(last) * 2 - 1
+
+
+def _finer(values: Floats, scale: int) -> Floats:
+    """Values for every code position [h,w,c] -> for every position of a finer map; [c] stays."""
+    if values.ndim == 1 or scale == 1:
+        return values
+    return values.repeat(scale, 0).repeat(scale, 1)
+
+
+def gelu(x: Floats) -> Floats:
+    """x * Phi(x), by Abramowitz and Stegun's formula 7.1.26 for erf: within 2e-7."""
+    z = np.abs(x.astype(np.float64)) / np.sqrt(2)
+    t = 1 / (1 + 0.3275911 * z)
+    series = 0.254829592 + t * (
+        -0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))
+    )
+    erf = np.sign(x) * (1 - t * series * np.exp(-z * z))
+    return np.asarray(x * (1 + erf) / 2, np.float32)
