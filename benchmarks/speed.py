@@ -1,139 +1,115 @@
 """Seconds of each part of encoding and decoding one picture, medians in a warm process.
 
-    python benchmarks/speed.py PICTURE [--quality-index 10 30 50] [--runs 15] [--busy]
+    python benchmarks/speed.py PICTURE [--quality-index 10 30 50] [--runs 15] [--device cpu]
 
-Prints, per quality: bare network time of each half, entropy coding, container, and the whole
-encode() and decode() with their ratio to the bare networks of the same run. --busy repeats it
-beside a process that keeps one core busy.
+Prints, per quality: each half's networks, entropy coding, container, the whole encode() and
+decode(), and Pillow's AVIF (4:4:4, speed 6) of about the same size.
 """
 
 import argparse
+import io
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic import analysis, decoding, encoding, model
+from pillow_cwic import decoding, encoding
+from pillow_cwic.analysis import Analysis
 from pillow_cwic.format import container
-from pillow_cwic.format.grid import GRID, Box, code_grid
-from pillow_cwic.networks import windows
-from pillow_cwic.runtime import devices, machine
+from pillow_cwic.format.grid import Box
+from pillow_cwic.runtime.devices import describe_device, resolve_device
+from pillow_cwic.runtime.machine import available_cores
+from pillow_cwic.synthesis import synthesize
 from pillow_cwic.weights import models
 
-EFFORT = 10
 
-
-def timed_calls(pixels: np.ndarray, index: int) -> dict[str, Callable[[], object]]:
+def timed_calls(
+    pixels: np.ndarray, index: int, device: str
+) -> dict[str, Callable[[], object]]:
     """Name of a part -> a call that does it once."""
-    # What the parts work on: a file, its codes, and the pixels of one window.
-    loaded = models.load(None, torch.device("cpu"))
-    quality = index / (loaded.config.quality_count - 1)
-    data = pillow_cwic.encode(pixels, quality=quality, device="cpu")
+    # What the parts work on: a file, and its codes.
+    model = models.load(None, resolve_device(device))
+    quality = index / (model.config.quality_count - 1)
+    data = pillow_cwic.encode(pixels, quality=quality, device=device)
     parsed = container.read(data)
-    coded = analysis.Analysis(loaded, pixels).coded(index)
-    box = Box(0, 0, pixels.shape[1], pixels.shape[0])
-    window = windows.cut(pixels, code_grid(*parsed.header.size).scale(GRID))  # [H,W,3]
+    analysis = Analysis(model, pixels)
+    coded = analysis.coded(index)
+    whole = Box(0, 0, pixels.shape[1], pixels.shape[0])
+    avif = avif_near(pixels, len(data))
 
-    # The same as the bare networks take it.
-    x = torch.from_numpy(window).permute(2, 0, 1)[None].float() / 255  # [1,3,H,W]
-    y = coded.codes.permute(2, 0, 1)[None].float()  # [1,n,h,w]
-    q = torch.tensor([index])
-
-    def encoder() -> None:
-        with devices.inference():
-            loaded.encoder(x, q)
-
-    def decoder() -> None:
-        with devices.inference():
-            loaded.decoder(y, q)
-
-    def encode(effort: int = 0) -> bytes:
-        return pillow_cwic.encode(pixels, quality=quality, effort=effort, device="cpu")
-
-    # Each half from the network to the whole.
-    finished = _FinishedAnalysis(loaded, coded)
+    # Each half from the networks to the whole.
     return {
-        "encoder network": encoder,
-        "entropy encoding": lambda: encoding._encode_tiles(finished, parsed.header, 0),
-        "container write": lambda: container.write(parsed.header, parsed.tiles),
-        "encode()": encode,
-        f"encode(effort={EFFORT})": lambda: encode(EFFORT),
-        "decoder network": decoder,
-        "entropy decoding": lambda: decoding._decode_tiles(parsed, loaded, box),
-        "container read": lambda: container.read(data),
-        "decode()": lambda: pillow_cwic.decode(data, device="cpu"),
-    }
+        "analysis": lambda: Analysis(model, pixels).coded(index),
+        "entropy encoding": lambda: encoding._encode_tiles(_Done(analysis, coded), parsed.header, 0),
+        "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device=device),
+        "AVIF encode": lambda: encode_avif(pixels, avif[0]),
+        "synthesis": lambda: synthesize(model, coded.codes, (index, None), analysis.grid, whole),
+        "entropy decoding": lambda: decoding._decode_tiles(parsed, model, whole),
+        "decode()": lambda: pillow_cwic.decode(data, device=device),
+        "AVIF decode": lambda: np.asarray(Image.open(io.BytesIO(avif[1]))),
+    }  # fmt: skip
 
 
-class _FinishedAnalysis:
+class _Done:
     """Stands for an analysis that is done: what entropy encoding starts from."""
 
-    def __init__(self, loaded: model.Model, coded: analysis.Coded) -> None:
-        self.model = loaded
+    def __init__(self, analysis: Analysis, coded: object) -> None:
+        self.model = analysis.model
         self._coded = coded
 
-    def coded(self, _: int) -> analysis.Coded:
+    def coded(self, _: int) -> object:
         return self._coded
+
+
+def encode_avif(pixels: np.ndarray, quality: int) -> bytes:
+    """Pillow's AVIF, 4:4:4, speed 6."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "AVIF", quality=quality, subsampling="4:4:4", speed=6)
+    return file.getvalue()
+
+
+def avif_near(pixels: np.ndarray, size_bytes: int) -> tuple[int, bytes]:
+    """AVIF's quality and file nearest to a number of bytes."""
+    files = {quality: encode_avif(pixels, quality) for quality in range(20, 90, 6)}
+    return min(files.items(), key=lambda item: abs(len(item[1]) - size_bytes))
 
 
 def measure(calls: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
     """Median seconds of each call; the calls take turns, so that a slow moment hits all alike."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for run in range(runs + 2):
+    for run in range(runs + 1):
         for name, call in calls.items():
             start = time.perf_counter()
             call()
-            if run >= 2:  # two rounds to warm up
+            if run:  # the first round warms up
                 seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def report(pixels: np.ndarray, indices: list[int], runs: int) -> None:
-    """Print a markdown table, one row per quality index."""
-    names: list[str] = []
-    for index in indices:
-        seconds = measure(timed_calls(pixels, index), runs)
-        if not names:
-            names = list(seconds)
-            print("| quality index |", " | ".join(names), "| encode / network | decode / network |")
-            print("|---" * (len(names) + 3) + "|")
-
-        # What is beside the networks, as a share of them.
-        encode_ratio = seconds["encode()"] / seconds["encoder network"]
-        decode_ratio = seconds["decode()"] / seconds["decoder network"]
-        cells = " | ".join(f"{seconds[name]:.4f}" for name in names)
-        print(f"| {index} | {cells} | {encode_ratio:.2f} | {decode_ratio:.2f} |")
-
-
 def main() -> None:
-    """Parse the command line and print."""
+    """Parse the command line and print a markdown table, one row per quality index."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("picture")
     parser.add_argument("--quality-index", type=int, nargs="+", default=[10, 30, 50])
     parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument(
-        "--busy", action="store_true", help="beside a process that keeps one core busy"
-    )
+    parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
 
     # What the figures hold for.
     pixels = np.array(Image.open(args.picture).convert("RGB"))
     size = f"{pixels.shape[1]} x {pixels.shape[0]}"
-    threads = f"{torch.get_num_threads()} torch threads, {machine.available_cores()} cores"
-    print(f"{size}, {threads}, medians of {args.runs} runs, seconds\n")
+    where = f"{describe_device(resolve_device(args.device))}, {available_cores()} cores"
+    print(f"{size}, {where}, medians of {args.runs} runs, seconds\n")
 
-    busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if args.busy else None
-    try:
-        report(pixels, args.quality_index, args.runs)
-    finally:
-        if busy:
-            busy.kill()
+    for number, index in enumerate(args.quality_index):
+        seconds = measure(timed_calls(pixels, index, args.device), args.runs)
+        if number == 0:
+            print("| quality index |", " | ".join(seconds), "|")
+            print("|---" * (len(seconds) + 1) + "|")
+        print(f"| {index} |", " | ".join(f"{value:.3f}" for value in seconds.values()), "|")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Seconds until a fresh process can use .cwic files, medians.
+"""What a fresh process costs: seconds, peak memory; beside AVIF and, if given, another checkout.
 
-    python benchmarks/start.py [--runs 15]
+    python benchmarks/start.py PICTURE [--runs 9] [--before CHECKOUT]
 
-Compares `import PIL.Image, imageio` with the same and `import pillow_cwic`, each in processes of
-their own that take turns, then opens a file and decodes it.
+Each case runs in processes of its own that take turns. --before names another checkout of this
+project, whose figures then stand beside: the same interpreter must be able to run it.
 """
 
 import argparse
+import os
 import statistics
 import subprocess
 import sys
@@ -14,43 +15,109 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
+from PIL import Image
 
 import pillow_cwic
 
-BASE = "import PIL.Image, imageio"
+ROOT = Path(__file__).resolve().parents[1]
+
 CASES = {
-    BASE: BASE,
-    "the same, import pillow_cwic": BASE + ", pillow_cwic",
-    "the same, Image.open('x.cwic')": BASE + ", pillow_cwic; PIL.Image.open({file!r}).size",
-    "the same, .load()": BASE + ", pillow_cwic; PIL.Image.open({file!r}).load()",
-}
+    "import PIL.Image, imageio": "import PIL.Image, imageio",
+    "... and pillow_cwic": "import PIL.Image, imageio, pillow_cwic",
+    "... and open x.cwic": "import PIL.Image, imageio, pillow_cwic; PIL.Image.open(r'{cwic}').size",
+    "import, open and load x.cwic": "import PIL.Image, pillow_cwic; PIL.Image.open(r'{cwic}').load()",
+    "import, open and load x.avif": "import PIL.Image; PIL.Image.open(r'{avif}').load()",
+    "import, save x.cwic": (
+        "import PIL.Image, pillow_cwic;"
+        "PIL.Image.open(r'{png}').save(r'{folder}/out.cwic', quality=0.5)"
+    ),
+    "pillow-cwic decode x.cwic y.png": (
+        "import sys; from pillow_cwic.{cli} import main;"
+        "sys.exit(main(['decode', '-q', r'{cwic}', r'{folder}/y-{side}.png']))"
+    ),
+    "ten spawned workers, a decode each": (
+        "import multiprocessing, pathlib, pillow_cwic\n"
+        "def work(number): return pillow_cwic.decode(pathlib.Path(r'{cwic}').read_bytes()).shape\n"
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(10) as pool:\n"
+        "        pool.map(work, range(10), chunksize=1)\n"
+    ),
+}  # fmt: skip
+COUNT_TORCH = (
+    "import sys, numpy, pillow_cwic; data = pillow_cwic.encode(numpy.zeros((64, 64, 3), 'u1'));"
+    "pillow_cwic.decode(data);"
+    "print(sum(name.split('.')[0] == 'torch' for name in sys.modules))"
+)
+
+
+def run(code: str, checkout: Path, folder: Path) -> tuple[float, float]:
+    """Seconds and peak memory in MB of a fresh interpreter that runs this code."""
+    script = folder / "case.py"  # in a file: spawned workers import it
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(checkout)}
+    start = time.perf_counter()
+    process = subprocess.Popen([sys.executable, str(script)], env=environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"a case failed: {code}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1024
 
 
 def main() -> None:
     """Parse the command line and print a markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=15)
+    parser.add_argument("picture")
+    parser.add_argument("--runs", type=int, default=9)
+    parser.add_argument("--before", type=Path)
     args = parser.parse_args()
+    sides = {"now": ROOT} | ({"before": args.before.resolve()} if args.before else {})
 
-    # The cases take turns, so that a slow moment hits all alike.
-    seconds: dict[str, list[float]] = {name: [] for name in CASES}
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / "x.cwic"
-        file.write_bytes(pillow_cwic.encode(np.full((64, 64, 3), 90, np.uint8)))
-        for run in range(args.runs + 1):
-            for name, code in CASES.items():
-                start = time.perf_counter()
-                subprocess.run([sys.executable, "-c", code.format(file=str(file))], check=True)
-                if run:  # the first round warms the disk
-                    seconds[name].append(time.perf_counter() - start)
+    with TemporaryDirectory() as name:
+        # The same photograph as PNG, AVIF and .cwic; both sides read the same bytes.
+        folder = Path(name)
+        picture = Image.open(args.picture).convert("RGB")
+        files = {kind: folder / f"x.{kind}" for kind in ("png", "cwic", "avif")}
+        for kind, path in files.items():
+            picture.save(path, **({"quality": 0.5} if kind == "cwic" else {}))
+        figures: dict[tuple[str, str], list[tuple[float, float]]] = {}
+        for number in range(args.runs + 1):
+            for case, code in CASES.items():
+                for side, checkout in sides.items():
+                    cli = "tools.cli" if (checkout / "pillow_cwic" / "tools").is_dir() else "cli"
+                    names = {"folder": folder, "side": f"{side}{number}", "cli": cli}
+                    filled = code.format(**files, **names)
+                    result = run(filled, checkout, folder)
+                    if number:  # the first round warms the disk
+                        figures.setdefault((case, side), []).append(result)
 
-    base = statistics.median(seconds[BASE])
-    print("| a fresh process that does | seconds | more than the first |\n|---|---|---|")
-    for name, values in seconds.items():
-        more = statistics.median(v - b for v, b in zip(values, seconds[BASE], strict=True))
-        print(f"| {name} | {statistics.median(values):.3f} | {more:.3f} |")
-    print(f"\n{args.runs} runs of each; the first line's median is {base:.3f} s.")
+    report(figures, list(sides))
+    counted = subprocess.run(
+        [sys.executable, "-c", COUNT_TORCH],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    print(f"\nModules named torch after encode and decode: {counted.stdout.strip()}")
+    print(f"Medians of {args.runs} runs; pillow-cwic {pillow_cwic.__version__}.")
+
+
+def report(figures: dict[tuple[str, str], list[tuple[float, float]]], sides: list[str]) -> None:
+    """The table: seconds and peak memory of each side, and what now is of before."""
+    heads = [f"{side}, {what}" for side in sides for what in ("s", "MB")]
+    heads += ["now / before, s"] * (len(sides) > 1)
+    print("| a fresh process that does |", " | ".join(heads), "|")
+    print("|---" * (len(heads) + 1) + "|")
+    for case in CASES:
+        cells = []
+        for side in sides:
+            seconds, memory = zip(*figures[case, side], strict=True)
+            cells += [f"{statistics.median(seconds):.3f}", f"{statistics.median(memory):.0f}"]
+        if len(sides) > 1:
+            pairs = zip(figures[case, "now"], figures[case, "before"], strict=True)
+            cells.append(f"{statistics.median(now[0] / before[0] for now, before in pairs):.2f}")
+        print(f"| {case} |", " | ".join(cells), "|")
 
 
 if __name__ == "__main__":

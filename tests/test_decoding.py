@@ -9,15 +9,15 @@ import zlib
 import numpy as np
 import pytest
 from closeness import assert_close
-from coding import analysed, encode_in_tiles
+from coding import analysed, encode_in_tiles, encode_rounded, load
 from PIL import Image
 
 import pillow_cwic
 from pillow_cwic import CwicError, FormatError, decoding
-from pillow_cwic.entropy.ladder import Ladder
 from pillow_cwic.format import container
-from pillow_cwic.format.grid import code_grid
-from pillow_cwic.networks import windows
+from pillow_cwic.format.grid import Box, code_grid
+from pillow_cwic.networks.windows import windows
+from pillow_cwic.synthesis import synthesize
 
 
 @pytest.fixture(scope="module")
@@ -45,26 +45,31 @@ def test_a_region_outside_the_picture_is_refused(data, region):
         pillow_cwic.decode(data, region=region)
 
 
-def test_no_seam_between_windows(pixels, data, monkeypatch):
+def test_no_seam_between_windows(pixels):
     """Cutting a picture into small windows changes no code, and no pixel by more than 1 of 255."""
-    whole, uncut = pillow_cwic.decode(data), analysed(pixels, 25)
-    monkeypatch.setattr(windows, "LARGEST_WINDOW", 5)
-    assert len(windows.windows(code_grid(300, 220))) > 8
-    assert_close(pillow_cwic.decode(data), whole)
-    cut = analysed(pixels, 25)
-    assert np.array_equal(cut.codes, uncut.codes)
-    assert np.array_equal(cut.level, uncut.level)
+    grid = code_grid(300, 220)
+    assert len(windows(grid, largest=5)) > 8
+    whole, cut = (analysed(pixels, 25, largest_window=largest) for largest in (64, 5))
+    assert np.array_equal(cut.codes, whole.codes)
+    assert np.array_equal(cut.level, whole.level)
+    shown = [
+        synthesize(
+            load(), whole.codes, (25, None), grid, Box(0, 0, 300, 220), largest_window=largest
+        )
+        for largest in (64, 5)
+    ]
+    assert_close(shown[1], shown[0])
+    assert shown[0].std() > 20
 
 
-def test_no_seam_between_tiles(pixels, monkeypatch):
-    """Tiles of 64 pixels decode to the picture of one tile.
+def test_no_seam_between_tiles(pixels):
+    """Tiles of 64 pixels decode to the picture of one tile, and a region needs only near tiles.
 
-    A region needs only the tiles near it. Codes are only rounded here: a choice between two looks
-    at the codes around, which end where a tile does.
+    Codes are only rounded here: a choice between two looks at the codes around, which end where a
+    tile does.
     """
-    monkeypatch.setattr(Ladder, "choose", lambda self, mean, scale, codes, rest: codes)
-    whole = pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.4))
-    tiled = encode_in_tiles(pixels, quality=0.4)
+    whole = pillow_cwic.decode(encode_rounded(pixels, 25))
+    tiled = encode_rounded(pixels, 25, tile_size=64)
     parsed = container.read(tiled)
     assert len(parsed.tiles) == 20
     assert_close(pillow_cwic.decode(tiled), whole)
@@ -191,15 +196,13 @@ def test_an_unknown_model_is_named():
         pillow_cwic.decode(data)
 
 
-def test_decoding_does_not_import_torchs_compiler(data, fresh_python):
-    """A first decode in a fresh process imports no torch._dynamo.
-
-    It takes longer than all the rest together.
-    """
+def test_encoding_and_decoding_load_no_torch(data, fresh_python):
+    """On the processor both directions, and the importance map, need no PyTorch."""
     code = """
 import sys, pillow_cwic
-pillow_cwic.decode(bytes.fromhex(sys.argv[1]), device="cpu")
-assert "torch" in sys.modules
-assert "torch._dynamo" not in sys.modules
+data = bytes.fromhex(sys.argv[1])
+pillow_cwic.encode(pillow_cwic.decode(data))
+pillow_cwic.importance_map(data)
+print("torch" in sys.modules)
 """
-    fresh_python(code, data.hex())
+    assert fresh_python(code, data.hex()) == "False\n"

@@ -18,8 +18,8 @@ import pillow_cwic
 
 HEAVY = {"torch", "safetensors", "constriction", "requests", "tqdm", "matplotlib", "skimage"}
 RUN_TIME = {
-    "torch", "pillow", "imageio", "numpy", "constriction",
-    "platformdirs", "requests", "safetensors", "tqdm", "filelock", "fsspec",
+    "pillow", "imageio", "numpy", "constriction", "platformdirs", "requests",
+    "safetensors", "tqdm", "filelock", "fsspec", "threadpoolctl",
 }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 import torch
-from coding import CPU, as_codes, encode_in_tiles
+from coding import encode_in_tiles, kept, load, pack
 from PIL import Image, ImageDraw
 from tiny_model import ONE_BIT, export
 
@@ -35,7 +35,7 @@ def pixels() -> np.ndarray:
 
 def analysed(pixels: np.ndarray, quality_index: int) -> tuple[Analysis, Coded]:
     """The analysis of a picture, and what it finds."""
-    analysis = Analysis(models.load(None, CPU), pixels)
+    analysis = Analysis(load(), pixels)
     return analysis, analysis.coded(quality_index)
 
 
@@ -44,7 +44,7 @@ def cost(pixels: np.ndarray, data: bytes) -> float:
 
     What training minimises, but for the similarities.
     """
-    model, index = models.load(None, CPU), container.read_header(data).quality_index
+    model, index = load(), container.read_header(data).quality_index
     error = ((pillow_cwic.decode(data).astype(float) - pixels) ** 2).mean()
     return (
         8 * len(data)
@@ -73,7 +73,7 @@ def test_refinement_minimises_the_distortion_of_the_model(pixels, monkeypatch):
 
     More of SSIM, less of PSNR.
     """
-    model, shown = models.load(None, CPU), []
+    model, shown = load(), []
     for share in (0.0, 1.0):
         config = replace(model.config, ms_ssim_weight=(0.0, 0.0), ssim_weight=(0.0, share))
         assert config.similarity_weights(21.0) == (0, pytest.approx(share / 3))
@@ -146,34 +146,34 @@ def test_expected_bits_are_those_of_the_stream(pixels):
     """The prices of a tile's codes add up to what the coder takes for them, within 1 %."""
     analysis, coded = analysed(pixels, 40)
     entropy = analysis.model.entropy
-    prices = np.asarray(entropy.prices)
-    level, codes = np.asarray(coded.level), np.asarray(coded.codes).astype(int)
-    wide = as_codes(level.astype(np.int64))
-    mean, scale = map(np.asarray, entropy.distributions(coded.codes, wide, 40))
-    distance = np.minimum(np.abs(codes * UNIT - mean), prices.shape[1] - 1)
-    kept = np.arange(codes.shape[2]) < np.array(analysis.model.config.kept_planes)[level][..., None]
-    bits = (prices[scale, distance] * kept).sum()
-    writer, flat = RangeWriter(), codes.astype(np.int16).reshape(-1, codes.shape[2])
-    entropy.codes.walk(writer, wide, 40, as_codes(flat))
+    prices = entropy.codes.ladder.prices
+    mean, scale = entropy.codes.distributions(coded.codes, coded.level, 40)
+    distance = np.abs(coded.codes.astype(np.int64) * UNIT - mean).clip(max=prices.shape[1] - 1)
+    bits = (prices[scale, distance] * kept(coded, analysis.model)).sum()
+    writer = RangeWriter()
+    entropy.codes.walk(writer, coded.level, 40, coded.codes)
     assert bits == pytest.approx(8 * len(writer.to_bytes()), rel=0.01)
 
 
 def test_only_codes_that_exist_change(pixels):
     """Where the importance map keeps no channel, codes stay 0: the decoder would never see them."""
     analysis, coded = analysed(pixels, 40)
-    refined = np.asarray(refinement.refine(analysis, [analysis.grid], coded, 2).codes)
-    level, codes = np.asarray(coded.level), np.asarray(coded.codes)
-    kept = np.arange(codes.shape[2]) < np.array(analysis.model.config.kept_planes)[level][..., None]
-    assert not refined[~kept].any()
-    assert (refined != codes).any()
+    refined = refinement.refine(analysis, [analysis.grid], coded, 2).codes
+    assert not refined[~kept(coded, analysis.model)].any()
+    assert (refined != coded.codes).any()
 
 
-def test_tiles_are_refined_each_with_its_surroundings(pixels, monkeypatch):
-    """In small tiles, and in strips of them, files are as much better as in one.
+def test_strips_of_a_tile_make_it_as_much_better(pixels):
+    """Gradients that are computed in strips lead to files as good as those of a whole tile."""
+    analysis, coded = analysed(pixels, 50)
+    plain = cost(pixels, pack(analysis, coded))
+    for strip in (3, 48):
+        refined = refinement.refine(analysis, [analysis.grid], coded, 6, strip=strip)
+        assert cost(pixels, pack(analysis, refined)) < 0.985 * plain
 
-    Nearly all tiles change.
-    """
-    monkeypatch.setattr(refinement, "STRIP", 3)
+
+def test_tiles_are_refined_each_with_its_surroundings(pixels):
+    """In small tiles files are as much better as in one, and nearly all tiles change."""
     plain, refined = (encode_in_tiles(pixels, quality=0.8, effort=effort) for effort in (0, 6))
     assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
     both = container.read(plain).tiles, container.read(refined).tiles

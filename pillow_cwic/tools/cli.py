@@ -21,6 +21,7 @@ from PIL import Image
 from .. import __version__, decode
 from ..format.container import Metadata, read_header
 from ..metrics import bits_per_pixel
+from ..runtime.devices import describe_device, resolve_device
 from ..runtime.files import write_atomically
 from ..weights import catalogue, models
 from . import arguments, convert_command, recode, weights_command
@@ -175,7 +176,8 @@ def _encode(args: argparse.Namespace) -> int:
     header = read_header(data)
     rate = bits_per_pixel(len(data), *header.size)
     quality = _shown_quality(models.quality_of_file(header))
-    _tell(args, f"{args.output}: {_count(len(data))}, {rate:.3f} bpp, quality {quality}")
+    figures = f"{_count(len(data))}, {rate:.3f} bpp, quality {quality}"
+    _tell(args, f"{args.output}: {figures}, on {_shown_device(args.device)}")
     return 0
 
 
@@ -198,7 +200,8 @@ def _decode(args: argparse.Namespace) -> int:
     with name_in_errors(args.output):
         file = recode.recode_picture(picture, format_name)
     write_atomically(args.output, file)
-    _tell(args, f"{args.output}: {pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file))}")
+    figures = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, {_count(len(file))}"
+    _tell(args, f"{args.output}: {figures}, on {_shown_device(args.device)}")
     return 0
 
 
@@ -241,6 +244,7 @@ def _describe(path: Path) -> dict[str, Any]:
         "quality": models.quality_of_file(header),
         "quality_index": header.quality_index,
         "model": {"id": header.model_id, "name": entry.name if entry else None},
+        "device": _shown_device(None),
         "version": header.version,
         "tile_size": header.tile_size,
         "tiles": header.tile_count,
@@ -272,6 +276,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"  size      {_count(report['bytes'])}, {report['bpp']:.3f} bpp"
     yield f"  quality   {_shown_quality(report['quality'])} (index {report['quality_index']})"
     yield f"  model     {model['name'] or 'not known here'} (id {model['id']})"
+    yield f"  runs on   {report['device']}"
     tiles = f"{report['tiles']} tile(s) of {report['tile_size']} pixels"
     yield f"  format    version {report['version']}, {tiles}"
 
@@ -314,6 +319,14 @@ def _shown_quality(quality: float | None) -> str:
 
 def _count(size_bytes: int) -> str:
     return f"{size_bytes:,} bytes"
+
+
+def _shown_device(device: str | None) -> str:
+    """What pixels are computed on here; what is wrong with the setting, where something is."""
+    try:
+        return describe_device(resolve_device(device))
+    except ValueError as error:
+        return f"nothing: {error}"
 
 
 def _tell(args: argparse.Namespace, text: str) -> None:

@@ -1,29 +1,54 @@
-"""The codec in small tiles, its codes, and arrays as its parts take them."""
+"""The codec in small tiles, without its choices, and its codes."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import ArrayLike
 
 from pillow_cwic.analysis import Analysis, Coded
 from pillow_cwic.encoding import encode
+from pillow_cwic.format import container
+from pillow_cwic.format.grid import tiles
+from pillow_cwic.model import Model
 from pillow_cwic.options import EncodeOptions
 from pillow_cwic.weights import models
 
-CPU = torch.device("cpu")
+CPU = "cpu"
 
 
-def encode_in_tiles(pixels: ArrayLike, tile_size: int = 64, **options: Any) -> bytes:
+def load(model: str | Path | None = None) -> Model:
+    """A model on the processor, by default the shipped one."""
+    return models.load(model, CPU)
+
+
+def encode_in_tiles(pixels: np.ndarray, tile_size: int = 64, **options: Any) -> bytes:
     """`pillow_cwic.encode` with tiles of another size."""
     return encode(pixels, EncodeOptions.from_keywords(**options), tile_size=tile_size)
 
 
-def analysed(pixels: np.ndarray, quality_index: int, model: Any = None) -> Coded:
-    """What the encoder network makes of a picture."""
-    return Analysis(models.load(model, CPU), pixels).coded(quality_index)
+def pack(analysis: Analysis, coded: Coded, tile_size: int = 1024) -> bytes:
+    """The file of an RGB picture's codes, as they are or with their remainders."""
+    size = analysis.pixels.shape[1], analysis.pixels.shape[0]
+    model = analysis.model
+    header = container.Header(*size, 3, False, coded.quality_index, model.id, tile_size)
+    streams = [model.entropy.encode(*coded.tile(box)) for box in tiles(*size, tile_size)]
+    return container.write(header, streams)
 
 
-def as_codes(array: ArrayLike) -> torch.Tensor:
-    """Codes or levels in the form in which entropy, analysis and synthesis take them."""
-    return torch.from_numpy(np.ascontiguousarray(array))
+def encode_rounded(
+    pixels: np.ndarray, quality_index: int, tile_size: int = 1024, model: Any = None
+) -> bytes:
+    """An RGB picture as a file whose codes were only rounded, never exchanged for cheaper ones."""
+    analysis = Analysis(load(model), pixels)
+    return pack(analysis, analysis.coded(quality_index)._replace(remainders=None), tile_size)
+
+
+def analysed(pixels: np.ndarray, quality_index: int, model: Any = None, **options: int) -> Coded:
+    """What the encoder network makes of a picture; options are those of `Analysis`."""
+    return Analysis(load(model), pixels, **options).coded(quality_index)
+
+
+def kept(coded: Coded, model: Model) -> np.ndarray:
+    """Which codes exist, by the levels: bool [h,w,n]."""
+    counts = np.array(model.config.kept_planes)[coded.level]
+    return np.arange(model.config.channels) < counts[..., None]

@@ -93,9 +93,9 @@ def joint(seed: int = 5, config: ModelConfig = CONFIG) -> JointCodec:
         if config.one_bit:
             for step in codec.planes.step:
                 step.out.weight.mul_(2.0)  # means past the end of the one threshold's table
-        last = codec.encoder.importance[-1]
-        last.weight.mul_(300.0)  # levels that differ from place to place
-        last.bias.fill_(1.0)
+        last = dict(codec.encoder.named_parameters())
+        last["importance.3.weight"].mul_(300.0)  # levels that differ from place to place
+        last["importance.3.bias"].fill_(1.0)
         return codec
 
 

@@ -11,7 +11,7 @@ import independent_decoder
 import numpy as np
 import pytest
 from both_decoders import agree
-from coding import CPU, as_codes, encode_in_tiles
+from coding import CPU, encode_in_tiles
 from independent_decoder import File
 from independent_entropy import Model
 from independent_tile import Tile
@@ -148,7 +148,7 @@ def test_codes_of_every_size_are_read_as_the_document_says(shape, model, package
     codes[0, -1, :4] = [LARGEST, -LARGEST, 6000, -33]  # one that no writer may write
     codes *= np.arange(16) < np.array(package.config.kept_planes)[level][..., None]
     codes = codes.astype(np.int16)
-    stream = package.entropy.encode(as_codes(codes), as_codes(level), 6)
+    stream = package.entropy.encode(codes, level, 6)
     tile = Tile(model, 6, shape, stream)
     assert np.array_equal(tile.level, level)
     assert np.array_equal(tile.codes, codes)

@@ -195,13 +195,16 @@ def test_the_documents_bound_is_the_packages(model):
 def test_no_stream_holds_a_larger_code_than_the_document_says():
     """The highest foot of the longest ladder and the longest escape make the largest code."""
 
-    def ones(probability: np.ndarray, bits: None) -> np.ndarray:
+    class Ones:
         """A damaged stream at its worst."""
-        return np.ones(len(probability), np.int32)
+
+        def code(self, probability: np.ndarray, bits: None) -> np.ndarray:
+            """Nothing but ones."""
+            return np.ones(len(probability), bool)
 
     (largest,) = re.findall(r"no\s+code\s+goes\s+beyond\s+(\d+)\s+in\s+magnitude", DOCUMENT)
     flat = np.full((64, 16 * 64 + 1), 1 << 29)
-    assert Ladder(flat, 63).walk(ones, np.array([1920]), np.array([0]), None).tolist() == [
+    assert Ladder(flat, 63).walk(Ones(), np.array([1920]), np.array([0]), None).tolist() == [
         int(largest)
     ]
 
@@ -210,5 +213,5 @@ def test_the_documents_reach_of_a_pixel_is_the_decoders(shipped):
     """The number of code positions in brackets is the halo of the default model's windows."""
     text = DOCUMENT.split("### Layers")[1].split("### ")[0]
     (formula, reach) = re.findall(r"^(1 \+ b16 .*?) +\[(\d+)\]$", text, re.MULTILINE)[0]
-    assert int(reach) == shipped.config.decoder_halos[-1]
+    assert int(reach) == shipped.decoder.halo
     assert formula == "1 + b16 + ceil((4 * (b4 + 1) + 8 * b8) / 16)"

@@ -4,15 +4,19 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from closeness import assert_close
 from processes import environment
 
 import pillow_cwic
-from pillow_cwic.runtime import threads
+from pillow_cwic.runtime.blas import one_blas_thread
+from pillow_cwic.runtime.machine import available_cores
+from pillow_cwic.runtime.threads import map_parallel
 
 
 @pytest.fixture(scope="module")
@@ -21,30 +25,70 @@ def data(pixels) -> bytes:
     return pillow_cwic.encode(pixels, quality=0.4)
 
 
-def test_the_users_thread_count_is_left_alone(data):
-    """Encoding and decoding leave torch's thread count alone.
+def test_results_come_in_order():
+    """Whichever piece of work ends first, its result has the place of its item."""
 
-    This thread's, and that of threads to come.
-    """
+    def work(item: int) -> int:
+        time.sleep(0.02 * (item % 3))
+        return item * item
 
-    def elsewhere() -> int:
-        found = []
-        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        return found[0]
+    assert map_parallel(work, range(20)) == [item * item for item in range(20)]
+    assert map_parallel(work, []) == []
 
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two processor cores")
+def test_pieces_are_worked_on_at_once():
+    """Two pieces of work that wait for each other both end."""
+    together = threading.Barrier(2)
+    map_parallel(lambda _: together.wait(30), range(2))
+
+
+def test_the_first_error_ends_it():
+    """What a piece of work raises reaches the caller, and what was not begun is left out."""
+    begun = []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        if item == 3:
+            raise KeyError(item)
+        time.sleep(0.01)
+
+    with pytest.raises(KeyError, match="3"):
+        map_parallel(work, range(1000))
+    assert len(begun) < 100
+
+
+def test_the_users_thread_counts_are_left_alone(data):
+    """Encoding and decoding leave the threads of BLAS and of PyTorch as the caller set them."""
     before = torch.get_num_threads()
     try:
-        for count in (1, 2, 3):
+        for count in (1, 2):
             torch.set_num_threads(count)
-            threads._executor = None  # as in a process that has not coded anything yet
-            pillow_cwic.encode(pillow_cwic.decode(data))
+            with threadpoolctl.threadpool_limits(count, "blas"):
+                limits = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+                pillow_cwic.encode(pillow_cwic.decode(data))
+                found = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
+            assert found == limits
             assert torch.get_num_threads() == count
-            assert elsewhere() == count
-            assert threads.map_one_thread(lambda _: torch.get_num_threads(), range(4)) == [1] * 4
     finally:
         torch.set_num_threads(before)
+
+
+def test_one_thread_for_blas_ends_with_the_last_caller():
+    """Callers may overlap: one thread while any is inside, the caller's number afterwards."""
+
+    def counts() -> set[int]:
+        pools = threadpoolctl.threadpool_info()
+        return {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
+
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        first, second = one_blas_thread(), one_blas_thread()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)
+        assert counts() == {1}
+        second.__exit__(None, None, None)
+        assert counts() == {2}
 
 
 def test_a_forked_child_can_decode(data):

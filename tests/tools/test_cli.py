@@ -44,7 +44,7 @@ def test_there_and_back(png: Path, photo: Image.Image, tmp_path: Path) -> None:
     assert (encoded.returncode, encoded.stdout) == (0, "")
     size = cwic.stat().st_size
     rate = f"{8 * size / (88 * 72):.3f}"
-    assert encoded.stderr == f"{cwic}: {size:,} bytes, {rate} bpp, quality 0.30\n"
+    assert encoded.stderr == f"{cwic}: {size:,} bytes, {rate} bpp, quality 0.30, on cpu (NumPy)\n"
     decoded = run("decode", cwic, back, "--quiet")
     assert (decoded.returncode, decoded.stdout, decoded.stderr) == (0, "", "")
     with Image.open(back) as image:
@@ -123,6 +123,7 @@ def test_info_as_text(cwic_file: Path, capsys: pytest.CaptureFixture[str]) -> No
         f"  size      {size:,} bytes, {8 * size / 88 / 72:.3f} bpp",
         "  quality   0.30 (index 19)",
         f"  model     {models.find(None).name} (id {header.model_id})",
+        "  runs on   cpu (NumPy)",
         "  format    version 1, 1 tile(s) of 1024 pixels",
         "  section           offset       bytes",
         "  HEAD                   8          20",

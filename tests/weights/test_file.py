@@ -22,7 +22,7 @@ from pillow_cwic.errors import WeightsError
 from pillow_cwic.weights.file import FORMAT, read_model
 
 Parts = tuple[dict[str, Tensor], dict[str, str]]
-CPU = torch.device("cpu")
+CPU = "cpu"
 PARTS = ("hidden", "depth1", "mid1", "depth2", "mid2", "out0", "out1", "out2", "out3")
 ENTROPY_LAYERS = [
     *(f"entropy.maps.{layer}" for layer in ("conv1", "conv2", "conv3", "out")),
@@ -84,7 +84,7 @@ def set_one(name: str, place: tuple[int, ...], value: int) -> Callable[[dict[str
 MISSHAPEN = {
     "probability_short": (
         cut("entropy.probability", 0),
-        "entropy.probability is torch.uint16 [256], expected torch.uint16 [257]",
+        "entropy.probability is uint16 [256], expected uint16 [257]",
     ),
     "probability_0": (
         set_one("entropy.probability", (7,), 31),
@@ -96,19 +96,19 @@ MISSHAPEN = {
     ),
     "probability_missing": (
         drop("entropy.probability"),
-        "weights file has no tensor entropy.probability, expected torch.uint16 [257]",
+        "weights file has no tensor entropy.probability, expected uint16 [257]",
     ),
     "distribution_short": (
         cut("entropy.logistic", 1),
-        "entropy.logistic is torch.int32 [64, 512], expected torch.int32 [64, 513]",
+        "entropy.logistic is int32 [64, 512], expected int32 [64, 513]",
     ),
     "coarsest_qualities": (
         cut("entropy.maps.coarsest", 0),
-        "entropy.maps.coarsest is torch.int16 [7, 3], expected torch.int16 [8, 3]",
+        "entropy.maps.coarsest is int16 [7, 3], expected int16 [8, 3]",
     ),
     "coarsest_nodes": (
         cut("entropy.maps.coarsest", 1),
-        "entropy.maps.coarsest is torch.int16 [8, 2], expected torch.int16 [8, 3]",
+        "entropy.maps.coarsest is int16 [8, 2], expected int16 [8, 3]",
     ),
     "coarsest_above": (
         set_one("entropy.maps.coarsest", (7, 2), 129),
@@ -120,60 +120,59 @@ MISSHAPEN = {
     ),
     "map_bias_qualities": (
         cut("entropy.maps.conv1.bias", 0),
-        "entropy.maps.conv1.bias is torch.int32 [7, 7, 8], expected torch.int32 [8, 7, 8]",
+        "entropy.maps.conv1.bias is int32 [7, 7, 8], expected int32 [8, 7, 8]",
     ),
     "map_bias_stages": (
         cut("entropy.maps.conv1.bias", 1),
-        "entropy.maps.conv1.bias is torch.int32 [8, 6, 8], expected torch.int32 [8, 7, 8]",
+        "entropy.maps.conv1.bias is int32 [8, 6, 8], expected int32 [8, 7, 8]",
     ),
     "map_bias_without_axes": (
         put("entropy.maps.conv1.bias", torch.zeros(8, dtype=torch.int32)),
-        "entropy.maps.conv1.bias is torch.int32 [8], expected torch.int32 [8, 7, 8]",
+        "entropy.maps.conv1.bias is int32 [8], expected int32 [8, 7, 8]",
     ),
     "plane_bias_qualities": (
         cut("entropy.planes.3.hidden.bias", 0),
-        "entropy.planes.3.hidden.bias is torch.int32 [7, 24], expected torch.int32 [8, 24]",
+        "entropy.planes.3.hidden.bias is int32 [7, 24], expected int32 [8, 24]",
     ),
     "plain_bias_with_an_axis": (
         put("entropy.planes.3.mid1.bias", torch.zeros(1, 24, dtype=torch.int32)),
-        "entropy.planes.3.mid1.bias is torch.int32 [1, 24], expected torch.int32 [24]",
+        "entropy.planes.3.mid1.bias is int32 [1, 24], expected int32 [24]",
     ),
     "map_width": (
         cut("entropy.maps.out.weight", 1),
-        "entropy.maps.out.weight is torch.int16 [8, 2], expected torch.int16 [8, 3]",
+        "entropy.maps.out.weight is int16 [8, 2], expected int16 [8, 3]",
     ),
     "plane_width": (
         cut("entropy.planes.3.out3.weight", 1),
-        "entropy.planes.3.out3.weight is torch.int16 [24, 3], expected torch.int16 [24, 4]",
+        "entropy.planes.3.out3.weight is int16 [24, 3], expected int16 [24, 4]",
     ),
     "plane_inputs": (
         cut("entropy.planes.1.hidden.weight", 0),
-        "entropy.planes.1.hidden.weight is torch.int16 [47, 24], expected torch.int16 [48, 24]",
+        "entropy.planes.1.hidden.weight is int16 [47, 24], expected int16 [48, 24]",
     ),
     "last_step_missing": (
         drop("entropy.planes.6.hidden.weight"),
-        "weights file has no tensor entropy.planes.6.hidden.weight, expected torch.int16 [48, 24]",
+        "weights file has no tensor entropy.planes.6.hidden.weight, expected int16 [48, 24]",
     ),
     "weight_wider": (
         cast("entropy.maps.conv2.weight", torch.int32),
-        "entropy.maps.conv2.weight is torch.int32 [72, 8], expected torch.int16 [72, 8]",
+        "entropy.maps.conv2.weight is int32 [72, 8], expected int16 [72, 8]",
     ),
     "weight_float": (
         cast("entropy.maps.conv2.weight", torch.float16),
-        "entropy.maps.conv2.weight is torch.float16 [72, 8], expected torch.int16 [72, 8]",
+        "entropy.maps.conv2.weight is float16 [72, 8], expected int16 [72, 8]",
     ),
     "network_missing": (
         drop("decoder.out.bias"),
-        "weights file has no tensor decoder.out.bias, expected torch.float16 [48]",
+        "weights file has no tensor decoder.out.bias, expected float16 [48]",
     ),
     "network_misshapen": (
         cut("decoder.stem.weight", 1),
-        "decoder.stem.weight is torch.float16 [16, 15, 3, 3], "
-        "expected torch.float16 [16, 16, 3, 3]",
+        "decoder.stem.weight is float16 [16, 15, 3, 3], expected float16 [16, 16, 3, 3]",
     ),
     "network_type": (
         cast("encoder.codes.bias", torch.float32),
-        "encoder.codes.bias is torch.float32 [16], expected torch.float16 [16]",
+        "encoder.codes.bias is float32 [16], expected float16 [16]",
     ),
     "encoder_extra": (
         put("encoder.eighth.1.conv.bias", torch.zeros(8, dtype=torch.float16)),
@@ -210,9 +209,7 @@ def test_no_axis_of_any_layer_goes_unchecked(layer, part, parts, tmp_path):
     """One slice less along any axis of the weight or the bias of any layer is refused."""
     name = f"{layer}.{part}"
     for axis in range(parts[0][name].dim()):
-        with pytest.raises(
-            WeightsError, match=rf"^{name} is torch\.int\d\d \[.*, expected torch\.int\d\d \["
-        ):
+        with pytest.raises(WeightsError, match=rf"^{name} is int\d\d \[.*, expected int\d\d \["):
             load_changed(parts, tmp_path / "bad.safetensors", cut(name, axis))
 
 
@@ -339,7 +336,7 @@ def test_a_configuration_of_another_size_names_the_first_tensor_that_differs(par
     with pytest.raises(WeightsError) as error:
         read_model(path, CPU, id="0" * 16)
     assert str(error.value) == (
-        "entropy.maps.conv1.weight is torch.int16 [75, 8], expected torch.int16 [75, 9]"
+        "entropy.maps.conv1.weight is int16 [75, 8], expected int16 [75, 9]"
     )
 
 
@@ -363,3 +360,15 @@ def test_a_file_that_is_no_safetensors_file_is_refused(tmp_path):
             WeightsError, match=f"^{wrong.name} is not a readable safetensors file: "
         ):
             read_model(wrong, CPU, id="0" * 16)
+
+
+@pytest.mark.parametrize("field", sorted(json.loads(tiny_model.CONFIG.to_json())))
+def test_a_configuration_without_a_field_is_refused(field, parts, tmp_path):
+    """Every field must be there: what a model is follows from its file alone."""
+    values = json.loads(parts[1][FORMAT])
+    del values[field]
+    path = tmp_path / "changed.safetensors"
+    save_file(parts[0], path, {FORMAT: json.dumps(values)})
+    message = rf"^changed\.safetensors: .*missing model configuration field\(s\): {field}$"
+    with pytest.raises(WeightsError, match=message):
+        read_model(path, CPU, id="0" * 16)

@@ -280,7 +280,7 @@ def test_its_model_is_exported_and_used_through_pillow(
     with Image.open(tmp_path / "x.cwic") as image:
         found = np.asarray(image)
     assert found.shape == (72, 88, 3)
-    assert isinstance(models.load(path, torch.device("cpu")).config, ModelConfig)
+    assert isinstance(models.load(path, "cpu").config, ModelConfig)
     assert pillow_cwic.importance_map(tmp_path / "x.cwic").shape == (5, 6)
 
 

@@ -1,0 +1,221 @@
+"""The architecture as data: NumPy and PyTorch execute one list of layers alike."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny_model
+import torch
+from closeness import assert_close
+from safetensors.numpy import load_file
+
+import pillow_cwic
+from pillow_cwic.analysis import Analysis
+from pillow_cwic.decoding import decode_container
+from pillow_cwic.errors import WeightsError
+from pillow_cwic.format import container
+from pillow_cwic.format.grid import Box, code_grid
+from pillow_cwic.networks.decoder import decoder_network
+from pillow_cwic.networks.encoder import features_network, heads_network
+from pillow_cwic.networks.numpy_network import NumpyNetwork, gelu
+from pillow_cwic.networks.torch_network import unshuffled
+from pillow_cwic.networks.windows import windows
+from pillow_cwic.synthesis import synthesize
+from pillow_cwic.training import recipe as recipes
+from pillow_cwic.weights import models
+from pillow_cwic.weights.file import read_config
+
+CONFIG = tiny_model.CONFIG
+SHIPPED = models.WHEEL_DIR / models.find(None).file
+DEEP = replace(CONFIG, encoder_blocks=(2, 3, 2), decoder_blocks=(4, 2, 3))
+"""More blocks than the tiny model has: halos of several code positions."""
+
+
+def importance_picture(size):
+    """Light in the middle, dark around."""
+    mask = np.full(size, 40, np.uint8)
+    mask[size[0] // 4 : size[0] // 2, size[1] // 4 :] = 220
+    return mask
+
+
+@pytest.mark.parametrize("quality", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("with_map", [False, True])
+def test_numpy_and_torch_give_the_same_file_and_picture(face, quality, with_map):
+    """With the shipped model: equal bytes from equal pixels, pixels within 1 of 255."""
+    pixels = np.asarray(face)[:150, :187]
+    options = {"importance": importance_picture((150, 187))} if with_map else {}
+    data = pillow_cwic.encode(pixels, quality=quality, device="cpu", **options)
+    other = pillow_cwic.encode(pixels, quality=quality, device="torch", **options)
+    assert abs(len(data) - len(other)) <= 8  # a feature on the edge between two codes
+    pictures = [pillow_cwic.decode(data, device=device) for device in ("cpu", "torch")]
+    assert_close(*pictures)
+
+
+@pytest.mark.parametrize("config", [CONFIG, DEEP, tiny_model.ONE_BIT])
+def test_numpy_and_torch_give_equal_features_codes_and_pixels(tmp_path, config):
+    """With an untrained model, of maps of odd sizes: to float rounding."""
+    path = tmp_path / "tiny.safetensors"
+    tiny_model.export(path, config=config)
+    pixels = np.random.default_rng(3).integers(0, 256, (97, 130, 3), np.uint8)
+    offsets = np.linspace(-3, 3, 63, dtype=np.float32).reshape(7, 9)
+    both = []
+    for device in ("cpu", "torch"):
+        model = models.load(path, device)
+        analysis = Analysis(model, pixels, offsets)
+        heads = analysis._heads(analysis.grid, 3)
+        coded = analysis.coded(3)
+        codes = np.random.default_rng(4).integers(-4, 5, coded.codes.shape, np.int16)
+        picture = synthesize(model, codes, (3, offsets), analysis.grid, Box(5, 3, 130, 97))
+        both.append((heads, coded, picture))
+    (heads, coded, picture), (other_heads, other_coded, other_picture) = both
+    for features, others in zip(heads, other_heads, strict=True):
+        scale = np.abs(features).max()
+        assert np.abs(features - others).max() < 1e-4 * scale
+    assert (coded.codes != other_coded.codes).mean() < 1e-3
+    assert (coded.level != other_coded.level).mean() < 0.02
+    assert_close(picture, other_picture)
+
+
+@pytest.mark.parametrize("make", [features_network, heads_network, decoder_network])
+@pytest.mark.parametrize("config", [CONFIG, DEEP])
+def test_a_window_gives_what_the_whole_map_does(make, config):
+    """A core with its halo, or cut down on the way from the whole, has the whole's values.
+
+    One code position less of halo would not do.
+    """
+    network = make(config)
+    random = np.random.default_rng(1)
+    tensors = {
+        name: random.normal(0, 0.3, shape).astype(np.float32)
+        for name, shape in network.tensors.items()
+    }
+    run = NumpyNetwork(network, tensors, config.quality_count)
+    whole = Box(0, 0, 2 * run.halo + 3, 2)
+    channels = {"pixels": 3, "trunk": config.sixteenth_channels}
+    inputs = {
+        name: random.normal(0, 1, (2 * scale, whole.width * scale, channels.get(name, config.channels)))
+        .astype(np.float32)
+        for name, scale in network.scales.items()
+    }  # fmt: skip
+    core = Box(run.halo + 1, 0, run.halo + 2, 2)
+    expected = run(inputs, 2.0, whole, whole)
+    errors = []
+    for halo in (run.halo, run.halo - 1):
+        area = core.grow(halo, whole)
+        parts = {
+            name: x[:, area.left * network.scales[name] : area.right * network.scales[name]]
+            for name, x in inputs.items()
+        }
+        error = 0.0
+        for output, wanted in zip(run(parts, 2.0, area, core), expected, strict=True):
+            scale = wanted.shape[0] // 2
+            columns = slice(core.left * scale, core.right * scale)
+            worst = np.abs(output - wanted[:, columns]).max()
+            error = max(error, float(worst / np.abs(wanted).max()))
+        errors.append(error)
+    assert errors[0] < 1e-5
+    assert errors[1] > 4 * errors[0]
+
+
+def test_every_tensor_of_the_shipped_file_belongs_to_one_layer():
+    """The lists name all tensors of encoder and decoder, each once, with their shapes."""
+    config = read_config(SHIPPED)
+    named = []
+    for prefix, make in (
+        ("encoder.", features_network),
+        ("encoder.", heads_network),
+        ("decoder.", decoder_network),
+    ):
+        named += [(prefix + name, shape) for name, shape in make(config).tensors.items()]
+    stored = {
+        name: tensor.shape
+        for name, tensor in load_file(SHIPPED).items()
+        if not name.startswith("entropy.")
+    }
+    assert len(named) == len(dict(named))
+    assert dict(named) == stored
+
+
+def test_weights_that_do_not_fit_the_list_are_refused(tmp_path):
+    """A missing, a misshapen and an unexpected tensor are each named."""
+    path = tmp_path / "tiny.safetensors"
+    tiny_model.export(path)
+    tensors = load_file(path)
+    model = models.load(path, "cpu")
+    kind = type(model)
+    for change, message in (
+        (("decoder.stem.bias", None), "has no tensor decoder.stem.bias, expected float16"),
+        (("encoder.codes.bias", np.zeros(3, np.float16)), r"encoder.codes.bias is float16 \[3\]"),
+        (("decoder.extra", np.zeros(1, np.float16)), "has a tensor decoder.extra, which its"),
+    ):
+        changed = {**tensors, change[0]: change[1]}
+        if change[1] is None:
+            del changed[change[0]]
+        with pytest.raises(WeightsError, match=message):
+            kind(model.config, changed, "cpu", "0" * 16)
+
+
+def test_a_model_of_base_s_size_keeps_its_budget():
+    """Its decoder multiplies at most 75 000 times for a pixel: what a GPU of 2026 does quickly."""
+    network = decoder_network(recipes.load("base").model)
+    total = 0.0
+    for layer, scale in zip(network.layers, network.source_scales(), strict=True):
+        weights = sum(np.prod(shape) for shape in layer.tensors.values() if len(shape) == 4)
+        total += float(weights) * (scale / 16) ** 2
+    assert 40_000 < total < 75_000
+
+
+def test_blocks_of_pixels_are_pixel_unshuffles():
+    """The way from pixels to blocks that keeps channels last gives what PyTorch's own does."""
+    x = torch.randn(2, 3, 32, 48)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = x.contiguous(memory_format=layout)
+        assert torch.equal(unshuffled(given, 16), torch.pixel_unshuffle(x, 16))
+
+
+def test_gelu_is_pytorchs():
+    """Within 1e-6, far beyond what pixels show."""
+    x = np.linspace(-9, 9, 4001, dtype=np.float32)
+    expected = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
+    assert np.abs(gelu(x) - expected).max() < 1e-6
+
+
+def test_windows_give_every_core_work_and_cover_the_area_once():
+    """At least as many cores as asked for where sides allow it; each position in one of them."""
+    for area, least, count in (
+        (Box(0, 0, 48, 32), 1, 1),
+        (Box(0, 0, 48, 32), 2, 2),
+        (Box(0, 0, 20, 20), 4, 1),
+        (Box(3, 5, 203, 105), 4, 8),
+    ):
+        cores = windows(area, least=least)
+        assert len(cores) == count
+        seen = np.zeros((300, 300), int)
+        for core in cores:
+            seen[core.slices] += 1
+        assert seen[area.slices].min() == seen.max() == 1
+        assert seen.sum() == area.width * area.height
+
+
+def test_no_seam_between_small_windows(face):
+    """Windows of 5 code positions give the codes of one, and pixels within 1 of 255."""
+    pixels = np.asarray(face)
+    model = models.load(None, "cpu")
+    grid = code_grid(256, 192)
+    coded = Analysis(model, pixels).coded(25)
+    small = Analysis(model, pixels, largest_window=5).coded(25)
+    unkept = Analysis(model, pixels, largest_window=5, kept_pixels=0).coded(25)
+    for other in (small, unkept):
+        assert (other.codes != coded.codes).mean() < 1e-3
+        assert np.array_equal(other.level, coded.level)
+    whole = synthesize(model, coded.codes, (25, None), grid, Box(0, 0, 256, 192))
+    cut = synthesize(model, coded.codes, (25, None), grid, Box(0, 0, 256, 192), largest_window=5)
+    assert_close(cut, whole)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_a_gpu_decodes_the_same_picture(cwic_bytes):
+    """Networks on a GPU give the processor's pixels within 1 of 255, from the same codes."""
+    parsed = container.read(cwic_bytes)
+    assert_close(decode_container(parsed, device="cuda"), decode_container(parsed, device="cpu"))
