@@ -26,9 +26,7 @@ from pillow_cwic.synthesis import synthesize
 from pillow_cwic.weights import models
 
 
-def timed_calls(
-    pixels: np.ndarray, index: int, device: str
-) -> dict[str, Callable[[], object]]:
+def timed_calls(pixels: np.ndarray, index: int, device: str) -> dict[str, Callable[[], object]]:
     """Name of a part -> a call that does it once."""
     # What the parts work on: a file, and its codes.
     model = models.load(None, resolve_device(device))
@@ -39,11 +37,12 @@ def timed_calls(
     coded = analysis.coded(index)
     whole = Box(0, 0, pixels.shape[1], pixels.shape[0])
     avif = avif_near(pixels, len(data))
+    done = _Done(analysis, coded)
 
     # Each half from the networks to the whole.
     return {
         "analysis": lambda: Analysis(model, pixels).coded(index),
-        "entropy encoding": lambda: encoding._encode_tiles(_Done(analysis, coded), parsed.header, 0),
+        "entropy encoding": lambda: encoding._encode_tiles(done, parsed.header, 0),
         "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device=device),
         "AVIF encode": lambda: encode_avif(pixels, avif[0]),
         "synthesis": lambda: synthesize(model, coded.codes, (index, None), analysis.grid, whole),

@@ -25,7 +25,9 @@ CASES = {
     "import PIL.Image, imageio": "import PIL.Image, imageio",
     "... and pillow_cwic": "import PIL.Image, imageio, pillow_cwic",
     "... and open x.cwic": "import PIL.Image, imageio, pillow_cwic; PIL.Image.open(r'{cwic}').size",
-    "import, open and load x.cwic": "import PIL.Image, pillow_cwic; PIL.Image.open(r'{cwic}').load()",
+    "import, open and load x.cwic": (
+        "import PIL.Image, pillow_cwic; PIL.Image.open(r'{cwic}').load()"
+    ),
     "import, open and load x.avif": "import PIL.Image; PIL.Image.open(r'{avif}').load()",
     "import, save x.cwic": (
         "import PIL.Image, pillow_cwic;"

@@ -49,7 +49,7 @@ class CwicPlugin(PluginV3):
     """One .cwic file, being read or written."""
 
     def __init__(self, request: Request) -> None:
-        """Take the request if it is one for us, else raise InitializationError, upon which imageio asks others."""
+        """Take the request if it is for us; else InitializationError: imageio asks others then."""
         super().__init__(request)
         self._accepted = self._written = False
         if request.mode.io_mode == IOMode.write:
@@ -102,8 +102,9 @@ class CwicPlugin(PluginV3):
         is_batch: bool | None = None,
         **options: Any,
     ) -> bytes | None:
-        """Encode one picture: uint8 [H,W], [H,W,C] with C = 1..4, or a list or batch with one such picture.
+        """Encode one picture.
 
+        ndimage: uint8 [H,W] or [H,W,C] with C = 1..4, or a list or batch with one such picture.
         options: quality, bpp, max_bytes, importance, effort, model, device, icc_profile, exif, xmp,
         dpi, comment, as in pillow_cwic.encode. Returns the bytes if the target is "<bytes>".
         ValueError for more than one picture.
@@ -137,7 +138,7 @@ class CwicPlugin(PluginV3):
     def metadata(
         self, index: int | EllipsisType | None = None, exclude_applied: bool = True
     ) -> dict[str, Any]:
-        """What the header says, the blocks that the file holds (as bytes), and the EXIF tags by name.
+        """What the header says, the blocks in the file (as bytes), and the EXIF tags by name.
 
         Nothing is applied while reading, so `exclude_applied` excludes nothing: an Orientation is
         for the caller.

@@ -87,7 +87,7 @@ class EncodeOptions:
 RATE_OPTIONS = ("quality", "bpp", "max_bytes")
 
 OPTION_NAMES = tuple(f.name for f in fields(EncodeOptions) if f.name != "metadata")
-"""The options of encoding beside the metadata, as Pillow, imageio and the command line know them."""
+"""Options beside the metadata, as Pillow, imageio and the command line know them."""
 
 
 def quality_index(quality: float, quality_count: int) -> int:

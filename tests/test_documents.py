@@ -1,12 +1,13 @@
-"""The documents are true where a machine can tell: examples run, links lead somewhere, lines are short.
+"""The documents are true where a machine can tell: examples run, links lead, lines are short.
 
 Every fenced block of README.md, CONTRIBUTING.md and docs/*.md is taken, by its language:
 
 - python: run in a fresh interpreter, in a folder with the files that the examples name.
-- sh: command by command, in order. `pillow-cwic` is run for real, in this process. Not run, but parsed by the program's
-  own argument parser with exactly these options: training, export, evaluation and torchrun (hours), benchmarks and the
-  scripts of training/ (minutes, or other weights), `demo` (.ci/run runs it), `weights fetch` (downloads every model).
-  Of venv, pip, pytest, ruff, mypy, lint-imports, http.server and of scripts without a parser only what they name is
+- sh: command by command, in order. `pillow-cwic` is run for real, in this process. Not run, but
+  parsed by the program's own argument parser with exactly these options: training, export,
+  evaluation and torchrun (hours), benchmarks and the scripts of training/ (minutes, or other
+  weights), `demo` (.ci/run runs it), `weights fetch` (downloads every model). Of venv, pip, pytest,
+  ruff, mypy, lint-imports, http.server and of scripts without a parser only what they name is
   looked up: extras, tools, files. `train smoke` is run with few steps by the tests of training.
 - json: read as a manifest. toml: read as a training recipe. text: a drawing, nothing to run.
 
@@ -132,7 +133,7 @@ def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "team" / "manifest.json").write_text(json.dumps(MANIFEST))
     for place in (folder, folder / "team"):
         (place / "ours.safetensors").write_bytes(MODEL.read_bytes())
-    (folder / "small-8.toml").write_text(shipped_recipe())
+    (folder / "larger.toml").write_text(shipped_recipe())
 
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(folder / "manifest.json"))
@@ -200,7 +201,10 @@ def test_python_examples_run(block: Block, scene: Path):
 def test_commands_work(
     block: Block, scene: Path, team_server: str, monkeypatch: pytest.MonkeyPatch
 ):
-    """Each command of a sh block does what it says, or is one that its program accepts: see the module's docstring."""
+    """Each command of a sh block does what it says, or is one that its program accepts.
+
+    The module's docstring says which are run.
+    """
     for command in commands_of(block.text.replace(TEAM, team_server)):
         with monkeypatch.context() as patch:
             while re.fullmatch(r"[A-Z_]+=.*", command[0]):
@@ -210,7 +214,7 @@ def test_commands_work(
 
 @blocks_in("json")
 def test_json_is_a_manifest(block: Block):
-    """What docs/weights.md shows as a manifest is one, and it describes the file that the tests use as `ours`."""
+    """What docs/weights.md shows as a manifest is one, of the file that the tests use as `ours`."""
     (entry,) = manifest.parse(block.text.encode(), str(ROOT / "manifest.json")).models
     assert (entry.file, entry.bytes) == ("ours.safetensors", MODEL.stat().st_size)
     assert entry.id == pillow_cwic.model_info(MODEL).id
@@ -342,7 +346,7 @@ def test_a_wrong_option_would_be_found(scene: Path, monkeypatch: pytest.MonkeyPa
         ".venv/bin/pip install '.[gpu]'",
         ".venv/bin/black .",
         "python -m pytest tests/test_nothing.py",
-        "python -m pillow_cwic.training evaluate mine --images kodak --beside training/nothing.json",
+        "python -m pillow_cwic.training evaluate mine --images kodak --beside training/no.json",
     ):
         with pytest.raises(AssertionError):
             run(next(commands_of(text)), monkeypatch)
@@ -413,7 +417,7 @@ def test_the_readmes_map_is_the_packages():
 
 
 def test_the_architectures_modules_and_tests_exist():
-    """Every module that docs/architecture.md puts in code, and every test that it names, is there."""
+    """Every module that docs/architecture.md puts in code, and each test it names, is there."""
     text = "\n".join(prose_of(ROOT / "docs" / "architecture.md"))
     package = ROOT / "pillow_cwic"
     folders = {path.name for path in package.iterdir() if path.is_dir()}
@@ -430,7 +434,7 @@ def test_the_architectures_modules_and_tests_exist():
 
 
 def test_the_formats_example_values_are_the_default_models():
-    """docs/format.md gives each field's value in the default model: those of the shipped manifest."""
+    """docs/format.md gives each field's value in the default model, as the manifest does."""
     shipped = json.loads((ROOT / "weights_manifest.json").read_text())
     (entry,) = (model for model in shipped["models"] if model["name"] == shipped["default"])
     text = (

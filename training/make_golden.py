@@ -39,6 +39,10 @@ TINY = ModelConfig(
     map_features=6,
     map_channels=6,
     ladder=3,
+    lambda_min=0.0006,
+    lambda_max=0.08,
+    ms_ssim_weight=(0.0, 0.0),
+    ssim_weight=(0.0, 0.0),
 )
 
 
@@ -103,7 +107,7 @@ def write_tiny(path: Path) -> None:
         # Large codes in the channels that most keep, levels that differ from place to place.
         for gain in (codec.encoder.gain, codec.decoder.gain):
             gain.coefficients[0, :3] += torch.tensor([3.0, 2.0, 1.0])
-        last = codec.encoder.importance[-1]
+        last = codec.encoder.convolution("importance.3")
         last.weight.mul_(3000.0)
         last.bias.fill_(1.5)
         export_weights(codec, path)

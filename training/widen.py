@@ -24,7 +24,7 @@ from pillow_cwic.training.initial import OUTPUTS_PER_LOG, blocks_of
 from pillow_cwic.training.joint_codec import JointCodec
 
 LAST = 32
-"""So many of the narrower model's last channels are the pattern of the new ones' gains and steps."""
+"""So many of the narrower model's last channels are the pattern of the new ones' gains."""
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ def block_offsets(
     pixels = np.asarray(mask, np.float32)  # [H,W]
     missing = (-pixels.shape[0] % BLOCK, -pixels.shape[1] % BLOCK)
     pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1])), mode="edge")
-    rows, columns = pixels.shape[0] // BLOCK, pixels.shape[1] // BLOCK
+    rows, columns = (side // BLOCK for side in pixels.shape)
     means = pixels.reshape(rows, BLOCK, columns, BLOCK).mean((1, 3))  # [rows,columns]
 
     offsets = np.rint((means - NEUTRAL) / NEUTRAL * (quality_count / 2)).astype(np.int16)
@@ -68,7 +68,7 @@ def unpack_quality_map(payload: bytes, size: tuple[int, int]) -> BlockOffsets:
 
     FormatError where it is no such plane.
     """
-    columns, rows = -(-size[0] // BLOCK), -(-size[1] // BLOCK)
+    columns, rows = (-(-side // BLOCK) for side in size)
     plane = decode_plane(payload, (columns, rows), "QMAP")
     return plane.astype(np.int16) - NEUTRAL
 

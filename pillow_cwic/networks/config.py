@@ -1,93 +1,117 @@
 """The shape of a model: everything that must be known besides its weights to build and run it.
 
 Stored as JSON in the weights file's metadata. Invariant: a configuration that constructs without
-error describes networks that can be built. It knows no torch and no tensors.
+error describes networks that can be built. It knows no layers and no tensors.
 """
 
 import json
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self, TypeVar, get_origin
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Index = TypeVar("Index", float, "Tensor")
 
-
-def between(x: Index) -> Index:
-    """A number or a tensor, cut off at 0 and 1."""
-    return min(max(x, 0.0), 1.0) if isinstance(x, float) else x.clamp(0, 1)
+MOST_LEVELS = 16
+MOST_QUALITIES = 64
+LONGEST_LADDER = 63
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A codec with integer codes from the successive binarizer, a ladder of one-bit decisions, at 1/16 resolution."""
+    """A codec with integer codes from the successive binarizer at 1/16 resolution."""
 
     kept_planes: tuple[int, ...]
-    """Channels of codes kept at each importance level.
-
-    The last is their number n, a multiple of 16. The number of
-    levels L is a power of two: the importance map is coded as a binary tree."""
-    quality_count: int  # quality indices; index 0 has the lowest rate
-    quarter_channels: int  # trunk width at 1/4 resolution
-    eighth_channels: int  # trunk width at 1/8 resolution
-    sixteenth_channels: int  # trunk width at 1/16 resolution
-    encoder_blocks: tuple[int, int, int]  # residual blocks at 1/4, 1/8 and 1/16
+    """Channels of codes kept at each importance level; the last is their number n, a multiple of
+    16. The number of levels L is a power of two: the importance map is coded as a binary tree."""
+    quality_count: int
+    """Quality indices; index 0 has the lowest rate."""
+    quarter_channels: int
+    """Trunk width at 1/4 resolution."""
+    eighth_channels: int
+    """Trunk width at 1/8 resolution."""
+    sixteenth_channels: int
+    """Trunk width at 1/16 resolution."""
+    encoder_blocks: tuple[int, int, int]
+    """Residual blocks at 1/4, 1/8 and 1/16."""
     decoder_blocks: tuple[int, int, int]
-    importance_channels: int  # width of the importance-map branch
-    context_features: int  # entropy network of the codes: width
-    map_features: int  # entropy network of the codes: features of the importance map
-    map_channels: int  # entropy network of the importance map: width
-    # Decisions "more than j?" of a code before it escapes to an Exp-Golomb code; 0: one threshold.
+    """The same of the decoder."""
+    importance_channels: int
+    """Width of the importance-map branch."""
+    context_features: int
+    """Width of the codes' entropy network."""
+    map_features: int
+    """Features of the importance map in the codes' entropy network."""
+    map_channels: int
+    """Width of the importance map's entropy network."""
     ladder: int
-    lambda_min: float  # weight of the distortion at quality index 0 ...
-    lambda_max: float  # ... and at the highest; log-linear between
-    ms_ssim_weight: tuple[
-        float, ...
-    ]  # w of `distortion` from quality index 0 to the highest, at equal
-    ssim_weight: tuple[
-        float, ...
-    ]  # distances and linear between; v likewise; squared errors: the rest
+    """Decisions "more than j?" of a code before it escapes to an Exp-Golomb code; 0: one
+    threshold."""
+    lambda_min: float
+    """Weight of the distortion at quality index 0 ..."""
+    lambda_max: float
+    """... and at the highest; log-linear between."""
+    ms_ssim_weight: tuple[float, ...]
+    """Share w of MS-SSIM in the distortion from quality index 0 to the highest, at equal distances
+    and linear between."""
+    ssim_weight: tuple[float, ...]
+    """Share v of SSIM likewise; squared errors have the rest."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built, naming the field."""
+        self._check_counts()
+        self._check_kept_planes()
+        self._check_qualities()
+        self._check_widths()
+        self._check_blocks()
+        self._check_similarities()
+        self._check_ladder()
+
+    def _check_counts(self) -> None:
+        # A float or a bool from JSON or TOML would pass for a width until the first array is made.
         for field in fields(self):
-            value, least = (
-                getattr(self, field.name),
-                0 if field.name.endswith(("_blocks", "ladder")) else 1,
-            )
-            if field.type is int and (type(value) is not int or value < least):
-                raise ValueError(
-                    f"{field.name} must be a whole number from {least} up, found {value!r}"
-                )
+            if field.type is int:
+                value = getattr(self, field.name)
+                least = 0 if field.name == "ladder" else 1
+                if type(value) is not int or value < least:
+                    raise ValueError(
+                        f"{field.name} must be a whole number from {least} up, found {value!r}"
+                    )
+
+    def _check_kept_planes(self) -> None:
+        # Levels are coded as paths in a binary tree, and each must keep more than the one below.
         kept = self.kept_planes
         if any(type(count) is not int for count in kept):
             raise ValueError(f"kept_planes must be whole numbers, found {kept}")
-        if (
-            len(kept) < 2
-            or len(kept) & (len(kept) - 1)
-            or kept[0] < 0
-            or list(kept) != sorted(set(kept))
-        ):
+        power_of_two = len(kept) >= 2 and len(kept) & (len(kept) - 1) == 0
+        if not power_of_two or kept[0] < 0 or list(kept) != sorted(set(kept)):
             raise ValueError(
-                "kept_planes must be a strictly increasing list of 2, 4, 8 or 16 counts, found "
-                f"{kept}"
+                "kept_planes must be a strictly increasing list of 2, 4, 8 or 16 counts, "
+                f"found {kept}"
             )
-        if len(kept) > 16:
+        if len(kept) > MOST_LEVELS:
             raise ValueError(
-                f"kept_planes has {len(kept)} levels; the importance map is limited to 16"
+                f"kept_planes has {len(kept)} levels; the importance map is limited to "
+                f"{MOST_LEVELS}"
             )
-        if not 1 <= self.quality_count <= 64:
+        # The order of coding divides the channels by 16.
+        if self.channels % 16:
+            raise ValueError(
+                f"the last of kept_planes must be a multiple of 16, found {self.channels}"
+            )
+
+    def _check_qualities(self) -> None:
+        # A file has one byte for the index, and lambda grows by a constant factor from 0 to last.
+        if not 1 <= self.quality_count <= MOST_QUALITIES:
             raise ValueError(f"quality_count must be 1..64, found {self.quality_count}")
         if not 0 < self.lambda_min <= self.lambda_max:
             raise ValueError(
                 f"lambda_min, lambda_max must satisfy 0 < {self.lambda_min} <= {self.lambda_max}"
             )
-        if self.channels % 16:
-            raise ValueError(
-                f"the last of kept_planes must be a multiple of 16, found {self.channels}"
-            )
+
+    def _check_widths(self) -> None:
         widths = (
             self.quarter_channels,
             self.eighth_channels,
@@ -96,34 +120,41 @@ class ModelConfig:
         )
         if any(width % 2 for width in widths):
             raise ValueError("channel counts must be even: residual blocks halve them")
-        for name, counts in (
-            ("encoder_blocks", self.encoder_blocks),
-            ("decoder_blocks", self.decoder_blocks),
-        ):
+
+    def _check_blocks(self) -> None:
+        # A trunk may have no blocks, but all three trunks exist.
+        for name in ("encoder_blocks", "decoder_blocks"):
+            counts = getattr(self, name)
             if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
                 raise ValueError(
-                    f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; found "
-                    f"{counts}"
+                    f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; "
+                    f"found {counts}"
                 )
+
+    def _check_similarities(self) -> None:
+        # What the two similarities leave to squared errors must not be negative anywhere.
         shares = (self.ms_ssim_weight, self.ssim_weight)
         if len(shares[0]) != len(shares[1]) or len(shares[0]) < 2:
             raise ValueError(
-                "ms_ssim_weight and ssim_weight must be equally many numbers, 2 or more, found "
-                f"{shares}"
+                "ms_ssim_weight and ssim_weight must be equally many numbers, 2 or more, "
+                f"found {shares}"
             )
-        if any(type(share) not in (int, float) for many in shares for share in many):
+        if any(type(share) not in (int, float) for weights in shares for share in weights):
             raise ValueError(f"ms_ssim_weight and ssim_weight must be numbers, found {shares}")
         if not all(w >= 0 and v >= 0 and w + v <= 1 for w, v in zip(*shares, strict=True)):
             raise ValueError(
                 "ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, "
                 f"found {shares}"
             )
-        if self.ladder > 63:
+
+    def _check_ladder(self) -> None:
+        # The escape's table of probabilities ends there.
+        if self.ladder > LONGEST_LADDER:
             raise ValueError(f"ladder must be 0..63, found {self.ladder}")
 
     @property
     def channels(self) -> int:
-        """Number of codes at a position, n."""
+        """Number of codes at a position n: channels of integers, or the paper's code planes."""
         return self.kept_planes[-1]
 
     @property
@@ -135,35 +166,32 @@ class ModelConfig:
     def first_level(self) -> tuple[int, ...]:
         """For every channel the lowest importance level that keeps it."""
         return tuple(
-            next(q for q, kept in enumerate(self.kept_planes) if kept > k)
-            for k in range(self.channels)
+            next(level for level, kept in enumerate(self.kept_planes) if kept > channel)
+            for channel in range(self.channels)
         )
-
-    def distortion_weight(self, quality_index: Index) -> Index:
-        """Lambda of the rate-distortion loss `rate_bpp + lambda * distortion` at a quality index, or at many."""
-        position = quality_index / max(1, self.quality_count - 1)
-        weight: Index = self.lambda_min * (self.lambda_max / self.lambda_min) ** position
-        return weight
-
-    def similarity_weights(self, quality_index: Index) -> tuple[Index, Index]:
-        """Shares w and v of MS-SSIM and SSIM in the distortion (`distortion`) at a quality index, or at many."""
-        position = quality_index / max(1, self.quality_count - 1) * (len(self.ms_ssim_weight) - 1)
-        w, v = (
-            sum(
-                (
-                    (after - before) * between(position - k)
-                    for k, (before, after) in enumerate(pairwise(shares))
-                ),
-                shares[0] + 0 * position,
-            )
-            for shares in (self.ms_ssim_weight, self.ssim_weight)
-        )
-        return w, v
 
     @property
     def one_bit(self) -> bool:
         """The paper's binarizer: one threshold, at zero, so that codes are -1 and +1."""
         return self.ladder == 0
+
+    def _position(self, quality_index: Index) -> Index:
+        """Where a quality index, or each of many, stands in the range: 0 to 1."""
+        return quality_index / max(1, self.quality_count - 1)
+
+    def distortion_weight(self, quality_index: Index) -> Index:
+        """Lambda of the loss `rate_bpp + lambda * distortion` at a quality index, or at many."""
+        growth = self.lambda_max / self.lambda_min
+        weight: Index = self.lambda_min * growth ** self._position(quality_index)
+        return weight
+
+    def similarity_weights(self, quality_index: Index) -> tuple[Index, Index]:
+        """Shares w and v of MS-SSIM and SSIM in the distortion at a quality index, or at many."""
+        position = self._position(quality_index)
+        return (
+            _interpolated(self.ms_ssim_weight, position),
+            _interpolated(self.ssim_weight, position),
+        )
 
     def to_json(self) -> str:
         """The configuration as one line of JSON."""
@@ -172,14 +200,34 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Build from parsed JSON or TOML; ValueError names unknown and missing fields."""
-        unknown = sorted(set(values) - {f.name for f in fields(cls)})
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(set(values) - set(names))
         if unknown:
             raise ValueError(f"unknown model configuration field(s): {', '.join(unknown)}")
-        missing = sorted({f.name for f in fields(cls)} - set(values))
+        missing = [name for name in names if name not in values]
         if missing:
             raise ValueError(f"missing model configuration field(s): {', '.join(missing)}")
-        values = dict(values)
-        for name in (f.name for f in fields(cls) if get_origin(f.type) is tuple):
-            if name in values:
-                values[name] = tuple(values[name])
-        return cls(**values)
+        # JSON and TOML know lists only.
+        tuples: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**tuples)
+
+
+def _interpolated(shares: tuple[float, ...], place: Index) -> Index:
+    """Linear between `shares`, which stand at equal distances from 0 to 1."""
+    position = place * (len(shares) - 1)
+    start: Index = shares[0] + 0 * position
+    return sum(
+        (
+            (after - before) * _between(position - segment)
+            for segment, (before, after) in enumerate(pairwise(shares))
+        ),
+        start,
+    )
+
+
+def _between(x: Index) -> Index:
+    """A number or a tensor, cut off at 0 and 1."""
+    return min(max(x, 0.0), 1.0) if isinstance(x, float) else x.clamp(0, 1)

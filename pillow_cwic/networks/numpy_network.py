@@ -299,7 +299,7 @@ class _Block:
         x = np.ascontiguousarray(source.x)
         if x is source.x and not x.flags.owndata:
             x = x.copy()  # a caller's array, or a part of one
-        height, width, channels = x.shape
+        height, width, _ = x.shape
         step = _strip_rows(width, 9 * self.half)
         narrow = space.take("narrow", min(step, height) + 2, width + 2, self.half)
         narrow[:, 0] = 0

@@ -40,7 +40,7 @@ def write_atomically(path: Path, data: bytes) -> None:
             temporary.chmod(target.stat().st_mode & 0o7777)
         temporary.replace(target)
     except OSError as error:
-        error.filename, error.filename2 = str(path), None  # not the name of a file that is gone
-        raise
+        # Not the name of a file that is gone.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -76,7 +76,6 @@ RIVALS = {
         lambda bpp: {
             "irreversible": True,
             "mct": 1,
-            "num_resolutions": 6,
             "quality_mode": "rates",
             "quality_layers": [24 / bpp],
         },

@@ -240,6 +240,7 @@ def _cached_files(model: str) -> list[Path]:
 
 def _asked_entries(names: list[str], problems: list[str]) -> Iterable[Entry]:
     """The entries asked for, or all that are known, each id once; unknown ones become problems."""
+    # Without names, all of all manifests; the first that names an id has it.
     by_id: dict[str, Entry] = {}
     if not names:
         manifests = catalogue.read_all()

@@ -61,8 +61,12 @@ def add_train(train: argparse.ArgumentParser) -> None:
     train.add_argument(
         "--from", type=Path, dest="initial", metavar="WEIGHTS", help="start from these weights"
     )
+    add_train_machine(train)
 
-    # On what.
+
+def add_train_machine(train: argparse.ArgumentParser) -> None:
+    """Arguments of `train` that change no result but how it is come by."""
+    # Where, and what is kept of it.
     train.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
     train.add_argument(
         "--part-mib",
@@ -71,6 +75,8 @@ def add_train(train: argparse.ArgumentParser) -> None:
         metavar="N",
         help="cut checkpoints into parts of N MiB",
     )
+
+    # How much of the machine, and how loud.
     train.add_argument(
         "--jobs", type=int, help="processes that decode pictures; default: one per processor"
     )
@@ -110,10 +116,17 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
         metavar="N,N,...",
         help="effort of the models' files",
     )
+    add_comparison(evaluate)
 
-    # Beside what.
+    # How.
+    evaluate.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
+    evaluate.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
+
+
+def add_comparison(evaluate: argparse.ArgumentParser) -> None:
+    """Arguments of `evaluate` that say what the models are compared with."""
     evaluate.add_argument(
-        "--codecs", default="jpeg,jpeg2000,webp,avif", help="Pillow's codecs to run, or none"
+        "--codecs", metavar="NAME,...", help="Pillow's codecs to run, or none; default: all"
     )
     evaluate.add_argument(
         "--anchors", nargs="*", type=Path, default=[], metavar="FILE.json", help="published curves"
@@ -124,10 +137,6 @@ def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--rates", type=numbers, metavar="LOW,HIGH", help="bpp range of the BD-rates"
     )
-
-    # How.
-    evaluate.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
-    evaluate.add_argument("--device", help="cpu, cuda, cuda:1 or auto (default)")
 
 
 def add_export(export: argparse.ArgumentParser) -> None:
@@ -142,7 +151,7 @@ def add_export(export: argparse.ArgumentParser) -> None:
         "--images", nargs="*", default=[], metavar="DIR_OR_TAR", help="pictures to calibrate with"
     )
     export.add_argument(
-        "--codecs", default="jpeg,jpeg2000,webp,avif", help="codecs for the table, or none"
+        "--codecs", metavar="NAME,...", help="codecs for the table, or none; default: all"
     )
     export.add_argument("--licence", default="not stated", help="what others may do with the model")
 
@@ -165,8 +174,12 @@ def integers(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(","))
 
 
-def names(text: str) -> tuple[str, ...]:
-    """'jpeg,webp' -> names; 'none' or nothing -> ()."""
+def codec_names(text: str | None) -> tuple[str, ...]:
+    """'jpeg,webp' -> names; 'none' or nothing -> (); None -> all that there are."""
+    from ..tools.rivals import RIVALS
+
+    if text is None:
+        return tuple(RIVALS)
     return tuple(part for part in text.split(",") if part not in ("", "none"))
 
 
@@ -199,7 +212,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             qualities=options.qualities or DIALS,
             indices=options.indices or (),
             efforts=options.efforts,
-            codecs=names(options.codecs),
+            codecs=codec_names(options.codecs),
             anchors=tuple(options.anchors),
             beside=tuple(options.beside),
             rates=options.rates,
@@ -223,7 +236,7 @@ def run_export(options: argparse.Namespace) -> None:
             images=options.images,
             licence=options.licence,
             install=options.install,
-            codecs=names(options.codecs),
+            codecs=codec_names(options.codecs),
             jobs=options.jobs,
         )
     )

@@ -1,9 +1,10 @@
 """The context network of the integer codes in float, as it is trained.
 
 For every code it gives the mean and the scale of a logistic distribution, from the importance map
-and from the codes of earlier steps (`entropy.order`). Layers are 1x1 or depthwise 3x3, so that
-integers stay cheap. Activations are clamped to [0, 4) as in `map_network`. `entropy.code_coder`
-follows it in integers.
+and from the codes of earlier steps (`entropy.order`). Invariant: a code never depends on one of its
+own step or of a later one; `entropy.code_coder` follows in integers. Layers are 1x1 or depthwise
+3x3, so that integers stay cheap. Activations are clamped to [0, 4) as in `map_network`. This module
+knows codes and levels, no pixels.
 """
 
 import math
@@ -28,7 +29,7 @@ from .map_network import clamped_relu, level_as_input
 
 
 def log_scale(output: Tensor) -> Tensor:
-    """The network's scale output -> log of the scale.
+    """The network's scale output -> log of the scale; any shape.
 
     One index for every 2^-OUTPUT_BITS, output 0 in the middle.
     """
@@ -56,26 +57,26 @@ def chosen_codes(features: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
     Any common shape. Here all codes are chosen at once, from distributions that saw the rounded
     ones; the coder goes step by step.
     """
-    around = torch.stack([features.floor(), features.ceil()])
-    cost = logistic_bits(around, mean, log_s) + EXCHANGE * (around - features) ** 2
-    return torch.where(cost[0] <= cost[1], around[0], around[1])
+    candidates = torch.stack([features.floor(), features.ceil()])  # [2,...]
+    cost = logistic_bits(candidates, mean, log_s) + EXCHANGE * (candidates - features) ** 2
+    return torch.where(cost[0] <= cost[1], candidates[0], candidates[1])
 
 
 def sign_bits(codes: Tensor, mean: Tensor, log_s: Tensor) -> Tensor:
     """Bits of codes -1 and +1 that say whether a number of the same distribution is above 0.
 
-    Differentiable in all three. Means count as at most 1 in magnitude, as in the integer form,
-    whose table ends there: small scales make sure bits.
+    Any common shape; differentiable in all three. Means count as at most 1 in magnitude, as in the
+    integer form, whose table ends there: small scales make sure bits.
     """
     return F.softplus(-codes * mean.clamp(-1, 1) / log_s.exp()) / math.log(2)
 
 
-def coarser(codes: Tensor) -> Tensor:
+def coarse_codes(codes: Tensor) -> Tensor:
     """Codes as multiples of COARSE, rounded; any shape."""
     return torch.floor((codes + COARSE // 2) / COARSE)
 
 
-def as_input(codes: Tensor) -> Tensor:
+def code_as_input(codes: Tensor) -> Tensor:
     """Codes or coarser ones -> network inputs in steps of 1/4; any shape."""
     return codes.clamp(-SEEN, SEEN) / 4
 
@@ -85,7 +86,8 @@ class StepNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        width, n = config.context_features, config.channels
+        width = config.context_features
+        n = config.channels
         self.known = nn.Conv2d(2 * n, width, 1)
         self.map_out = nn.Conv2d(config.map_features, width, 1, bias=False)
         self.level = nn.Embedding(config.levels, width)
@@ -114,28 +116,33 @@ class StepNetwork(nn.Module):
                 mid.bias.add_(0.3)  # type: ignore[union-attr]
             self.out.weight.mul_(0.3)
 
-    def forward(self, known: Tensor, seen: Tensor, coded: Tensor, *around: Tensor) -> Tensor:
-        """Outputs of the channels that each place in the cell codes in this step, [4,2m,r].
+    def forward(self, known: Tensor, seen: Tensor, coded: Tensor, *setting: Tensor) -> Tensor:
+        """Outputs [4,2m,r] of the channels that each place codes in this step: means, then scales.
 
-        Means, then scales. known [4,2s,r]: inputs of the channels that each place has seen,
-        positions as in `by_place`; seen [4,2s], coded [4,2m]: which of the 2n inputs and outputs
-        these channels have; around: what `around` takes.
+        known [4,2s,r]: inputs of the channels that each place has seen, positions as in `by_place`;
+        seen [4,2s], coded [4,2m]: which of the 2n inputs and outputs these channels have; setting:
+        what `layer_without_codes` takes.
         """
-        given = self.around(*around)
-        batch, _, height, width = given.shape
-        rows = picked(self.known.weight.flatten(1).t(), seen).to(known.dtype)  # [4,2s,width]
-        h = together(rows.transpose(1, 2) @ known, batch, height, width)
-        h = clamped_relu(h + given)
+        # Of the first layer only the rows of what is known.
+        without_codes = self.layer_without_codes(*setting)  # [B,width,h,w]
+        batch, _, height, width = without_codes.shape
+        rows = select_rows(self.known.weight.flatten(1).t(), seen).to(known.dtype)  # [4,2s,width]
+        h = from_places(rows.transpose(1, 2) @ known, batch, height, width)  # [B,width,h,w]
+        h = clamped_relu(h + without_codes)
         for depth, mid in ((self.depth1, self.mid1), (self.depth2, self.mid2)):
             h = clamped_relu(pointwise(mid, clamped_relu(depth(h))))
-        columns = picked(self.out.weight.flatten(1), coded).to(known.dtype)  # [4,2m,width]
-        bias = picked(self.out.bias, coded).to(known.dtype)  # type: ignore[arg-type]  # [4,2m]
+
+        # Of the last layer only the columns of what is coded.
+        columns = select_rows(self.out.weight.flatten(1), coded).to(known.dtype)  # [4,2m,width]
+        bias = select_rows(self.out.bias, coded).to(known.dtype)  # type: ignore[arg-type]  # [4,2m]
         return torch.baddbmm(bias[:, :, None], columns, by_place(h))
 
-    def around(self, maps: Tensor, level: Tensor, place: Tensor, quality_index: Tensor) -> Tensor:
+    def layer_without_codes(
+        self, maps: Tensor, level: Tensor, place: Tensor, quality_index: Tensor
+    ) -> Tensor:
         """The first layer without codes, [B,width,h,w].
 
-        maps [B,f,h,w], level [B,h,w], place [h,w], quality_index [B].
+        maps [B,f,h,w], level [B,h,w], place in the cell [h,w], quality_index [B].
         """
         quality = self.quality(quality_index)[:, None, None]
         tables: Tensor = self.level(level) + self.cell(place) + quality  # [B,h,w,width]
@@ -154,10 +161,11 @@ class ContextNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        side, n = config.map_features, config.channels
+        n = config.channels
+        features = config.map_features
         self.levels = config.levels
-        self.map_in = nn.Conv2d(2, side, 5, padding=2)
-        self.map_mid = nn.Conv2d(side, side, 3, padding=1)
+        self.map_in = nn.Conv2d(2, features, 5, padding=2)
+        self.map_mid = nn.Conv2d(features, features, 3, padding=1)
         self.step = nn.ModuleList([StepNetwork(config) for _ in order.STEPS])
         self.sizes = [order.channels(k, n).shape[1] for k in range(len(order.STEPS))]
         by_step = torch.from_numpy(order.by_step(n))  # [4,n]
@@ -171,33 +179,41 @@ class ContextNetwork(nn.Module):
         quality_index: Tensor,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """codes [B,n,h,w] integers, level [B,1,h,w], quality_index [B] -> mean and log-scale.
+        """Mean and log-scale [B,n,h,w] float32 of codes [B,n,h,w], integers.
 
-        [B,n,h,w] each, float32.
+        level [B,1,h,w], quality_index [B]; dtype: what the layers compute in.
         """
+        # What every step sees: the importance map around each position.
         batch, n, height, width = codes.shape
         level_map = level_as_input(level, self.levels)
         seen_map = torch.cat([level_map, torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
-        maps = clamped_relu(self.map_mid(clamped_relu(self.map_in(seen_map))))
-        around = maps, level[:, 0].long(), places(height, width, codes.device), quality_index
-        ordered = reordered(by_place(codes), self.by_step).to(dtype)  # [4,n,r]
-        fine, coarse = as_input(ordered), as_input(coarser(ordered))
-        outputs, start = [], 0
+        maps = clamped_relu(self.map_mid(clamped_relu(self.map_in(seen_map))))  # [B,f,h,w]
+        setting = maps, level[:, 0].long(), places(height, width, codes.device), quality_index
+
+        # What the steps code one after the other: channels in the order in which they are known.
+        ordered = reorder_channels(by_place(codes), self.by_step).to(dtype)  # [4,n,r]
+        fine = code_as_input(ordered)
+        coarse = code_as_input(coarse_codes(ordered))
+        outputs = []
+        start = 0
         for network, size in zip(self.step, self.sizes, strict=True):
             seen = self.by_step[:, :start]  # [4,s]
             coded = self.by_step[:, start : start + size]  # [4,m]
             known = torch.cat([fine[:, :start], coarse[:, :start]], 1)  # [4,2s,r]
             inputs = torch.cat([seen, seen + n], 1)  # [4,2s]
-            pairs = torch.cat([coded, coded + n], 1)  # [4,2m]
-            out = network(known, inputs, pairs, *around)
+            columns = torch.cat([coded, coded + n], 1)  # [4,2m]
+            out = network(known, inputs, columns, *setting)
             outputs.append(out.float().view(4, 2, size, -1))  # [4,2,m,r]
             start += size
+
+        # Back to channels and positions.
         mean, scale = torch.cat(outputs, 2).unbind(1)  # [4,n,r] each
-        mean, scale = (
-            together(reordered(y, self.to_channels), batch, height, width)
-            for y in (mean.clamp(-MEAN_MAX, MEAN_MAX), log_scale(scale))
+        mean = reorder_channels(mean.clamp(-MEAN_MAX, MEAN_MAX), self.to_channels)
+        log_s = reorder_channels(log_scale(scale), self.to_channels)
+        return (
+            from_places(mean, batch, height, width),
+            from_places(log_s, batch, height, width),
         )
-        return mean, scale
 
 
 def places(height: int, width: int, device: torch.device) -> Tensor:
@@ -221,22 +237,22 @@ def by_place(x: Tensor) -> Tensor:
     return cells.permute(3, 5, 1, 0, 2, 4).reshape(4, channels, -1)
 
 
-def together(x: Tensor, batch: int, height: int, width: int) -> Tensor:
+def from_places(x: Tensor, batch: int, height: int, width: int) -> Tensor:
     """The inverse of `by_place`: [4,c,r] -> [B,c,h,w]."""
     cells = x.view(2, 2, x.shape[1], batch, -(-height // 2), -(-width // 2))
     cells = cells.permute(3, 2, 4, 0, 5, 1)  # [B,c,h/2,2,w/2,2]
     return cells.flatten(4).flatten(2, 3)[:, :, :height, :width]
 
 
-def picked(x: Tensor, index: Tensor) -> Tensor:
+def select_rows(x: Tensor, index: Tensor) -> Tensor:
     """Rows of x [m,...] by index [4,k] -> [4,k,...]."""
     return x.index_select(0, index.flatten()).view(4, -1, *x.shape[1:])
 
 
-def reordered(x: Tensor, index: Tensor) -> Tensor:
+def reorder_channels(x: Tensor, index: Tensor) -> Tensor:
     """x [4,c,r], each place's channels in the order of index [4,c]."""
     offset = torch.arange(4, device=x.device)[:, None] * x.shape[1]
-    return picked(x.flatten(0, 1), index + offset)
+    return select_rows(x.flatten(0, 1), index + offset)
 
 
 def pointwise(layer: nn.Conv2d, x: Tensor) -> Tensor:

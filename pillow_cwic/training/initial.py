@@ -45,10 +45,7 @@ def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
     # The principal components of enough blocks, the strongest first.
     config = joint.config
     n = config.channels
-    blocks: list[Tensor] = []
-    while sum(map(len, blocks)) < POSITIONS:
-        blocks.append(blocks_of(draw() * 2 - 1))
-    values = torch.cat(blocks).double()  # [positions,3*GRID^2]
+    values = _collect_blocks(draw).double()  # [positions,3*GRID^2]
     mean = values.mean(0)
     centred = values - mean
     variance, components = torch.linalg.eigh(centred.t() @ centred / len(centred))
@@ -86,6 +83,14 @@ def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
         f"linear transforms from {len(values)} blocks' principal components: {n} hold {share:.2%} "
         "of the variance"
     )
+
+
+def _collect_blocks(draw: Callable[[], Tensor]) -> Tensor:
+    """At least POSITIONS blocks of pixels in [-1, 1], as rows."""
+    blocks: list[Tensor] = []
+    while sum(map(len, blocks)) < POSITIONS:
+        blocks.append(blocks_of(draw() * 2 - 1))
+    return torch.cat(blocks)
 
 
 def _start_step(network: StepNetwork, log_s: Tensor) -> None:

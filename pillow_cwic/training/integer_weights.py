@@ -1,8 +1,8 @@
 """The trained entropy networks -> integer tensors of a weights file (docs/format.md, section 5).
 
-Weights go to a grid of 2^-8 and biases to 2^-13, the units of `entropy.integer_layer`. Rounding
-happens in float64 and the tables in decimal arithmetic, so that an export gives the same file on
-every machine.
+Weights go to a grid of 2^-8 and biases to 2^-13, the units of `entropy.integer_layer`. Invariant:
+an export gives the same file on every machine, so rounding happens in float64 and the tables in
+decimal arithmetic. This module knows weights, no pictures.
 """
 
 from decimal import Decimal, localcontext
@@ -27,10 +27,11 @@ from .code_network import ContextNetwork, StepNetwork
 from .joint_codec import JointCodec
 from .map_network import MapNetwork
 
-Whole = type[np.int16] | type[np.int32]
+IntegerType = type[np.int16] | type[np.int32]
 Tensors = dict[str, NDArray[Any]]
 
 SUM_BITS = WEIGHT_BITS + ACTIVATION_BITS
+"""Fraction bits of a bias, as of the sum of products that it is added to."""
 
 
 def probability_table() -> NDArray[np.uint16]:
@@ -45,7 +46,7 @@ def probability_table() -> NDArray[np.uint16]:
     return np.array(values, np.uint16)
 
 
-def on_grid(x: Tensor, bits: int, dtype: Whole) -> NDArray[Any]:
+def on_grid(x: Tensor, bits: int, dtype: IntegerType) -> NDArray[Any]:
     """x on the grid 2^-bits as integers; OverflowError where they do not fit the type."""
     scaled = np.rint(x.detach().cpu().double().numpy() * 2**bits)
     limits = np.iinfo(dtype)
@@ -55,12 +56,12 @@ def on_grid(x: Tensor, bits: int, dtype: Whole) -> NDArray[Any]:
     return np.ascontiguousarray(scaled, dtype)
 
 
-def rows(weight: Tensor) -> Tensor:
+def as_matrix(weight: Tensor) -> Tensor:
     """Convolution weight [out,in,kh,kw] -> matrix [kh*kw*in,out] in the order of `squares`."""
     return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
 
 
-def layer(name: str, weight: Tensor, bias: Tensor) -> Tensors:
+def layer_tensors(name: str, weight: Tensor, bias: Tensor) -> Tensors:
     """The two tensors of one integer layer from a matrix [in,out] and a bias [...,out]."""
     return {
         f"entropy.{name}.weight": on_grid(weight, WEIGHT_BITS, np.int16),
@@ -73,10 +74,11 @@ def integer_map(net: MapNetwork) -> Tensors:
     by_quality = net.conv1.bias + net.quality.weight[:, None]  # type: ignore[operator]
     bias1 = by_quality + net.stage.weight  # [Q,7,width]
     coarsest = on_grid(net.coarsest.weight, LOGIT_BITS, np.int16).clip(-LOGIT_MAX, LOGIT_MAX)
-    out = {"entropy.maps.coarsest": coarsest} | layer("maps.conv1", rows(net.conv1.weight), bias1)
+    out = {"entropy.maps.coarsest": coarsest}
+    out |= layer_tensors("maps.conv1", as_matrix(net.conv1.weight), bias1)
     for name in ("conv2", "conv3", "out"):
         conv = getattr(net, name)
-        out |= layer(f"maps.{name}", rows(conv.weight), conv.bias)
+        out |= layer_tensors(f"maps.{name}", as_matrix(conv.weight), conv.bias)
     return out
 
 
@@ -91,14 +93,14 @@ def logistic_table(ladder: int) -> NDArray[np.int32]:
     span = Decimal(LAST_LOG_SCALE - FIRST_LOG_SCALE)
     table = []
     with localcontext() as context:
-        context.prec = 40
+        context.prec = 40  # digits: far beyond the 30 bits of an entry
         for index in range(SCALES):
             scale = (FIRST_LOG_SCALE + span * index / (SCALES - 1)).exp()
-            table.append(_tail(scale, size))
+            table.append(_table_row(scale, size))
     return np.array(table, np.int32)
 
 
-def _tail(scale: Decimal, size: int) -> list[int]:
+def _table_row(scale: Decimal, size: int) -> list[int]:
     """One row of the table, in the precision of the caller's context."""
     ratio = (-1 / (UNIT * scale)).exp()
     power = Decimal(1)  # exp(-d / 16s)
@@ -111,22 +113,30 @@ def _tail(scale: Decimal, size: int) -> list[int]:
 
 def integer_step(net: StepNetwork, step: int) -> Tensors:
     """One step of the codes' network; the first knows no codes."""
+    # The first layer's inputs as the coder looks them up: level, place, map, known codes.
     name = f"planes.{step}"
-    parts = [net.level.weight, net.cell.weight, net.map_out.weight[:, :, 0, 0].t()]
-    parts += [net.known.weight[:, :, 0, 0].t()] if step else []
-    bias = net.quality.weight + net.known.bias  # type: ignore[operator]
-    out = layer(f"{name}.hidden", torch.cat(parts), bias)
+    tables = [net.level.weight, net.cell.weight, net.map_out.weight[:, :, 0, 0].t()]
+    if step:
+        tables.append(net.known.weight[:, :, 0, 0].t())
+    bias = net.quality.weight + net.known.bias  # type: ignore[operator]  # [Q,width]
+    out = layer_tensors(f"{name}.hidden", torch.cat(tables), bias)
+
+    # Depthwise layers have a row for each tap, pointwise ones a row for each input.
     for depth in ("depth1", "depth2"):
         conv = getattr(net, depth)
-        out |= layer(f"{name}.{depth}", conv.weight[:, 0].flatten(1).t(), conv.bias)  # [9,width]
+        taps = conv.weight[:, 0].flatten(1).t()  # [9,width]
+        out |= layer_tensors(f"{name}.{depth}", taps, conv.bias)
     for mid in ("mid1", "mid2"):
         conv = getattr(net, mid)
-        out |= layer(f"{name}.{mid}", rows(conv.weight), conv.bias)
-    weight, n = rows(net.out.weight), net.out.out_channels // 2
+        out |= layer_tensors(f"{name}.{mid}", as_matrix(conv.weight), conv.bias)
+
+    # Each place in the cell codes channels of its own in this step.
+    weight = as_matrix(net.out.weight)  # [width,2n]
+    n = net.out.out_channels // 2
     for place, channels in enumerate(order.channels(step, n)):
         columns = np.concatenate([channels, n + channels])  # means and scales
         place_bias = net.out.bias[columns]  # type: ignore[index]
-        out |= layer(f"{name}.out{place}", weight[:, columns], place_bias)
+        out |= layer_tensors(f"{name}.out{place}", weight[:, columns], place_bias)
     return out
 
 
@@ -138,7 +148,8 @@ def integer_weights(codes: ContextNetwork, maps: MapNetwork, ladder: int) -> Ten
     }
     out = tables | integer_map(maps)
     for name, conv in (("map_in", codes.map_in), ("map_mid", codes.map_mid)):
-        out |= layer(f"planes.{name}", rows(conv.weight), conv.bias)  # type: ignore[arg-type]
+        weight = as_matrix(conv.weight)
+        out |= layer_tensors(f"planes.{name}", weight, conv.bias)  # type: ignore[arg-type]
     for number, step in enumerate(codes.step):
         # A ModuleList forgets what it holds.
         out |= integer_step(step, number)  # type: ignore[arg-type]

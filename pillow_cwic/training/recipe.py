@@ -251,6 +251,8 @@ def _check(recipe: Recipe, where: str) -> None:
 
 def _data_rules(recipe: Recipe) -> list[Rule]:
     data = recipe.data
+
+    # Each says what it expected and what it found.
     return [
         (recipe.minutes > 0, f"minutes: expected more than 0, found {recipe.minutes}"),
         (

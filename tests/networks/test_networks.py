@@ -92,11 +92,10 @@ def test_a_window_gives_what_the_whole_map_does(make, config):
     run = NumpyNetwork(network, tensors, config.quality_count)
     whole = Box(0, 0, 2 * run.halo + 3, 2)
     channels = {"pixels": 3, "trunk": config.sixteenth_channels}
-    inputs = {
-        name: random.normal(0, 1, (2 * scale, whole.width * scale, channels.get(name, config.channels)))
-        .astype(np.float32)
-        for name, scale in network.scales.items()
-    }  # fmt: skip
+    inputs = {}
+    for name, scale in network.scales.items():
+        shape = (2 * scale, whole.width * scale, channels.get(name, config.channels))
+        inputs[name] = random.normal(0, 1, shape).astype(np.float32)
     core = Box(run.halo + 1, 0, run.halo + 2, 2)
     expected = run(inputs, 2.0, whole, whole)
     errors = []

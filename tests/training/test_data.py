@@ -19,7 +19,7 @@ from pillow_cwic.training.pictures import Picture, decode, find, survey
 from pillow_cwic.training.recipe import DataRecipe
 
 RECIPE = DataRecipe(crop=32, batch=16, min_pictures=2, validation_pictures=1)
-CPU = "cpu"
+CPU = torch.device("cpu")
 
 
 def coordinates(height: int, width: int, mark: int) -> np.ndarray:

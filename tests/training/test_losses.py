@@ -153,7 +153,7 @@ def test_first_stage_of_the_paper_has_no_importance_map() -> None:
     assert (
         outcome.code_bits.detach().item() > 0.5 * 240 * 16
     )  # about one bit for each of 240 planes at 4 x 4 positions
-    assert joint.encoder.importance[0].weight.grad is None
+    assert joint.encoder.convolution("importance.0").weight.grad is None
     assert joint.maps.out.weight.grad is None
     assert joint.encoder.stem.weight.grad is not None
 

@@ -35,13 +35,12 @@ def test_gains_move_at_the_ends(tmp_path: Path) -> None:
     assert done.stdout == "lambda_min times 0.852, lambda_max times 1.062\n"
     after.load_state_dict(load_file(tmp_path / "b.safetensors"))
     last = config.quality_count - 1
-    index = torch.tensor([0.0, last / 2, last])
+    index, x = torch.tensor([0.0, last / 2, last]), torch.ones(3, config.channels, 1, 1)
     with torch.no_grad():
-        for old, new in (
-            (before.encoder.gain, after.encoder.gain),
-            (before.decoder.gain, after.decoder.gain),
-        ):
-            change = (new(index) / old(index)).log()[:, :, 0, 0]  # [3,n]
+        # The encoder multiplies by its gain, the decoder divides by its own.
+        for name, sign in (("encoder", 1), ("decoder", -1)):
+            old, new = (getattr(joint, name).gain(x, index) for joint in (before, after))
+            change = sign * (new / old).log()[:, :, 0, 0]  # [3,n]
             for row, expected in zip(change, (-0.08, 0.0, 0.03), strict=True):
                 assert row.tolist() == pytest.approx([expected] * config.channels, abs=1e-5)
     changed = [
