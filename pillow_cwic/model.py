@@ -7,6 +7,7 @@ whatever device runs them; entropy coding is NumPy's on the processor always.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,17 +24,13 @@ from .networks.tensors import expected_tensor, refuse_unexpected
 from .runtime.devices import NUMPY
 
 if TYPE_CHECKING:
-    from .networks.torch_network import Decoder
+    from .networks.torch_network import Decoder, Encoder
 
 Tensors = dict[str, NDArray[Any]]
 
 
 class Model:
-    """One loaded model on one device."""
-
-    features: Execution  # {"pixels"} -> trunk, linear
-    heads: Execution  # {"trunk", "linear"} -> code features, importance
-    decoder: Execution  # {"codes"} -> picture
+    """One loaded model on one device; each network is built at its first use."""
 
     def __init__(
         self, config: ModelConfig, tensors: Mapping[str, NDArray[Any]], device: str, id: str
@@ -46,24 +43,54 @@ class Model:
         self.device = device
         self.id = id
         self.entropy = TileCoder(tensors, config)
-        features = features_network(config)
-        heads = heads_network(config)
-        decoder = decoder_network(config)
-        encoder_tensors = _stored(tensors, "encoder.", features.tensors | heads.tensors)
-        self._decoder_tensors = _stored(tensors, "decoder.", decoder.tensors)
-        self._torch_decoder: Decoder | None = None
-        if device == NUMPY:
-            count = config.quality_count
-            self.features = NumpyNetwork(features, encoder_tensors, count)
-            self.heads = NumpyNetwork(heads, encoder_tensors, count)
-            self.decoder = NumpyNetwork(decoder, self._decoder_tensors, count)
-        else:
-            from .networks.torch_network import Encoder, TorchExecution, load_module
+        self._networks = {
+            "features": features_network(config),
+            "heads": heads_network(config),
+            "decoder": decoder_network(config),
+        }
+        encoder_shapes = self._networks["features"].tensors | self._networks["heads"].tensors
+        self._encoder_tensors = _stored(tensors, "encoder.", encoder_shapes)
+        decoder_shapes = self._networks["decoder"].tensors
+        self._decoder_tensors = _stored(tensors, "decoder.", decoder_shapes)
 
-            encoder = load_module(Encoder, config, encoder_tensors, device)
-            self.features = TorchExecution(features, encoder)
-            self.heads = TorchExecution(heads, encoder)
-            self.decoder = TorchExecution(decoder, self.torch_decoder())
+    @cached_property
+    def features(self) -> Execution:
+        """The half of the encoder that no quality changes: {"pixels"} -> trunk, linear."""
+        return self._execution("features")
+
+    @cached_property
+    def heads(self) -> Execution:
+        """The other half: {"trunk", "linear"} -> code features, importance."""
+        return self._execution("heads")
+
+    @cached_property
+    def decoder(self) -> Execution:
+        """{"codes"} -> picture."""
+        return self._execution("decoder")
+
+    def _execution(self, name: str) -> Execution:
+        network = self._networks[name]
+        if self.device != NUMPY:
+            from .networks.torch_network import TorchExecution
+
+            module = self.torch_decoder if name == "decoder" else self._torch_encoder
+            return TorchExecution(network, module)
+        tensors = self._decoder_tensors if name == "decoder" else self._encoder_tensors
+        return NumpyNetwork(network, tensors, self.config.quality_count)
+
+    @cached_property
+    def torch_decoder(self) -> Decoder:
+        """The decoder as a PyTorch module, for gradients; on the processor if NumPy runs here."""
+        from .networks.torch_network import Decoder, load_module
+
+        device = "torch" if self.device == NUMPY else self.device
+        return load_module(Decoder, self.config, self._decoder_tensors, device)
+
+    @cached_property
+    def _torch_encoder(self) -> Encoder:
+        from .networks.torch_network import Encoder, load_module
+
+        return load_module(Encoder, self.config, self._encoder_tensors, self.device)
 
     def quality_input(self, quality_index: int, offsets: Offsets | None, window: Box) -> Quality:
         """The networks' quality in a window: a number, or float32 [h,w] with a quality map."""
@@ -71,15 +98,6 @@ class Model:
             return float(quality_index)
         index = offsets[window.slices] + np.float32(quality_index)
         return index.clip(0, self.config.quality_count - 1)
-
-    def torch_decoder(self) -> Decoder:
-        """The decoder as a PyTorch module, for gradients; on the processor if NumPy runs here."""
-        if self._torch_decoder is None:
-            from .networks.torch_network import Decoder, load_module
-
-            device = "torch" if self.device == NUMPY else self.device
-            self._torch_decoder = load_module(Decoder, self.config, self._decoder_tensors, device)
-        return self._torch_decoder
 
 
 def _stored(

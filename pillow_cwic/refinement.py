@@ -148,7 +148,7 @@ class Search:
         model = analysis.model
         window = core.grow(HALO, analysis.grid)
         self.entropy = model.entropy
-        self.decoder = model.torch_decoder()
+        self.decoder = model.torch_decoder
         self.quality_index = coded.quality_index
         self.lagrangian = model.config.distortion_weight(coded.quality_index)
         self.similarity = model.config.similarity_weights(float(coded.quality_index))

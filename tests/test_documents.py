@@ -152,10 +152,9 @@ MANIFEST = described_manifest()
 
 
 def shipped_recipe() -> str:
-    """The recipe in the default model's card."""
+    """The recipe of the default model."""
     name = json.loads((ROOT / "weights_manifest.json").read_text())["default"]
-    card = (ROOT / "training" / "models" / f"{name}.md").read_text(encoding="utf-8")
-    return card.split("```toml\n")[1].split("```")[0]
+    return (ROOT / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
 
 
 @pytest.fixture

@@ -60,10 +60,8 @@ def _controller() -> Any:
 
 
 def _after_fork_in_child() -> None:
-    """Whoever held the limit does not exist here."""
+    """Whoever held the limit does not exist here; a limit that was set stays, in the child."""
     global _holders
-    if _holders.count:
-        _holders.limits.restore_original_limits()
     _holders = _Holders()
 
 

@@ -101,9 +101,7 @@ def test_codes_are_chosen_as_the_coder_chooses():
     mean, scale = generator.integers(-80, 80, 4000), generator.integers(0, SCALES, 4000)
     features = mean + np.rint(generator.normal(0, 24, 4000)).astype(int)  # in sixteenths
     rounded = np.rint(features / 16).astype(int)
-    coded = Ladder(logistic_table(15).long().numpy(), 15).choose(
-        mean, scale, rounded, features - 16 * rounded
-    )
+    coded = Ladder(logistic_table(15), 15).choose(mean, scale, rounded, features - 16 * rounded)
     log_s = torch.linspace(-3, 5, SCALES, dtype=torch.float64)[torch.from_numpy(scale)]
     found = chosen_codes(
         torch.from_numpy(features / 16), torch.from_numpy(mean / 16), log_s
