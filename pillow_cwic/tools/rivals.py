@@ -99,7 +99,46 @@ RIVALS = {
         dials=lambda picture, limit: range(101),
     ),
 }
+"""By name: what `compare` and `demo` look at."""
+
+AVIF_TUNES = ("psnr", "ssim", "iq", "ssimulacra2")
+"""What libaom can be told to look well by; the third is its default for pictures."""
+
+
+def _tuned_avif(tune: str) -> Rival:
+    options = {
+        "subsampling": "4:4:4",
+        "speed": 6,
+        "autotiling": False,
+        "advanced": {"tune": tune},
+    }
+    return Rival(
+        f"AVIF tune {tune}",
+        "AVIF",
+        "avif",
+        lambda quality: {"quality": int(quality), **options},
+        curve=(6, 14, 24, 34, 46, 58, 70, 82, 92),
+        dials=lambda picture, limit: range(101),
+    )
+
+
+TUNED = {f"avif-{tune}": _tuned_avif(tune) for tune in AVIF_TUNES}
+"""AVIF by what it is tuned for: no setting of it is the best by every measure."""
+
+CURVES = RIVALS | TUNED
 """By the names that `evaluate --codecs` takes."""
+
+MEASURED = ("jpeg", "jpeg2000", "webp", *TUNED)
+"""What `evaluate` takes where nothing is said: a model must stand beside AVIF's best tune."""
+
+
+def avif_versions() -> str:
+    """Of libavif and its encoder, as Pillow has them; empty without AVIF."""
+    if not features.check("avif"):
+        return ""
+    from PIL import _avif
+
+    return f"libavif {features.version('avif')}, {_avif.codec_versions()}"
 
 
 def available(names: Iterable[str] = RIVALS) -> list[Rival]:

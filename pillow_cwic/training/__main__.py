@@ -175,11 +175,11 @@ def integers(text: str) -> tuple[int, ...]:
 
 
 def codec_names(text: str | None) -> tuple[str, ...]:
-    """'jpeg,webp' -> names; 'none' or nothing -> (); None -> all that there are."""
-    from ..tools.rivals import RIVALS
+    """'jpeg,webp' -> names; 'none' or nothing -> (); None -> the usual ones."""
+    from ..tools.rivals import MEASURED
 
     if text is None:
-        return tuple(RIVALS)
+        return MEASURED
     return tuple(part for part in text.split(",") if part not in ("", "none"))
 
 

@@ -19,9 +19,11 @@ from tqdm import tqdm
 import pillow_cwic
 
 from ..runtime.files import write_atomically
-from ..tools.rivals import RIVALS
+from ..tools.rivals import CURVES, MEASURED, TUNED, avif_versions
 from .curves import (
+    METRICS,
     Curve,
+    bd_rate,
     delta_table,
     draw_rates,
     load_anchors,
@@ -49,7 +51,7 @@ class EvaluateOptions:
     qualities: tuple[float, ...] = DIALS  # in 0..1
     indices: tuple[int, ...] = ()  # of each model's own qualities, instead
     efforts: tuple[int, ...] = (0,)  # each model is measured at each
-    codecs: tuple[str, ...] = tuple(RIVALS)
+    codecs: tuple[str, ...] = MEASURED
     anchors: tuple[Path, ...] = ()
     beside: tuple[Path, ...] = ()
     """rd.json of earlier evaluations of the same pictures: their codecs join the tables."""
@@ -66,7 +68,7 @@ class Job:
     """One picture by one codec at all settings: what a worker process does at a time."""
 
     picture: Picture
-    codec: str  # a key of RIVALS, or a model
+    codec: str  # a key of CURVES, or a model
     options: EvaluateOptions
     effort: int = 0
 
@@ -95,6 +97,7 @@ def evaluate(options: EvaluateOptions) -> list[Curve]:
     options.out.mkdir(parents=True, exist_ok=True)
     write_results(options.out / "rd.json", results)
     report = text_report(options, curves, anchors, len(pictures))
+    report += "\n" + best_tune_report(options, results, pictures)
     write_atomically(options.out / "rd.md", report.encode())
     draw_rates(curves, anchors, options.out / "rd.png")
     print(report)
@@ -103,9 +106,9 @@ def evaluate(options: EvaluateOptions) -> list[Curve]:
 
 def check_options(options: EvaluateOptions) -> None:
     """ValueError for codecs, qualities or quality indices that there are not."""
-    unknown = sorted(set(options.codecs) - set(RIVALS))
+    unknown = sorted(set(options.codecs) - set(CURVES))
     if unknown:
-        raise ValueError(f"unknown codec {', '.join(unknown)}; known are {', '.join(RIVALS)}")
+        raise ValueError(f"unknown codec {', '.join(unknown)}; known are {', '.join(CURVES)}")
     if not all(0 <= quality <= 1 for quality in options.qualities):
         raise ValueError(f"qualities are 0..1, found {', '.join(map(str, options.qualities))}")
     for model in options.models:
@@ -115,7 +118,7 @@ def check_options(options: EvaluateOptions) -> None:
 def measure_all(options: EvaluateOptions, pictures: list[Picture]) -> Iterator[Result]:
     """All results, in a fixed order: models first, then Pillow's codecs, pictures in order."""
     runs = [(model, effort) for model in options.models for effort in options.efforts]
-    rivals = [codec for codec in options.codecs if RIVALS[codec].available]
+    rivals = [codec for codec in options.codecs if CURVES[codec].available]
     jobs = [Job(picture, model, options, effort) for model, effort in runs for picture in pictures]
     jobs += [Job(picture, codec, options) for codec in rivals for picture in pictures]
 
@@ -193,6 +196,77 @@ def dials(options: EvaluateOptions, model: str) -> tuple[float, ...]:
         found = ", ".join(map(str, options.indices))
         raise ValueError(f"quality indices of {model} are 0..{last}, found {found}")
     return tuple(index / max(1, last) for index in options.indices)
+
+
+def best_tune_report(
+    options: EvaluateOptions, results: list[Result], pictures: list[Picture]
+) -> str:
+    """Each set of pictures, model and measure against AVIF's best tune, as Markdown.
+
+    The mean over the set's pictures, and the worst picture with its name.
+    """
+    tunes = {rival.title for rival in TUNED.values()}
+    if not tunes & {result.codec for result in results}:
+        return ""
+    lines = [
+        f"Rate against AVIF (4:4:4, speed 6, one tile; {avif_versions()}) with the tune that is "
+        "best by the measure: by mean curves; then by picture, mean and worst.",
+        "",
+        "| set | pictures | codec | measure | best tune | by mean curves | mean | worst |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    names = [title(model, effort) for model in options.models for effort in options.efforts]
+    for source in options.images:
+        own = {picture.name for picture in find([source])}
+        of_set = [result for result in results if result.picture in own]
+        for name in names:
+            for metric, row in best_tune_rows(of_set, name, tunes, options.rates).items():
+                lines.append(
+                    f"| {Path(source).name} | {len(own)} | {name} | {METRICS[metric]} | {row}"
+                )
+    return "\n".join([*lines, ""])
+
+
+def best_tune_rows(
+    results: list[Result], name: str, tunes: set[str], rates: tuple[float, float] | None
+) -> dict[str, str]:
+    """By measure: the last cells of a row of `best_tune_report`."""
+    curves = {curve.name: curve for curve in mean_curves(results)}
+    rows = {}
+    for metric in METRICS:
+        deltas = {
+            tune: delta
+            for tune in sorted(tunes & set(curves))
+            if (delta := bd_rate(curves[tune], curves[name], metric, rates)) is not None
+        }
+        if not deltas:
+            continue
+        best = max(deltas, key=deltas.__getitem__)
+        by_picture = picture_deltas(results, (best, name), metric, rates)
+        worst = max(by_picture, key=by_picture.__getitem__)
+        mean = sum(by_picture.values()) / len(by_picture)
+        rows[metric] = (
+            f"{best.removeprefix('AVIF tune ')} | {deltas[best]:+.1f}% | {mean:+.1f}% | "
+            f"{by_picture[worst]:+.1f}% {worst} |"
+        )
+    return rows
+
+
+def picture_deltas(
+    results: list[Result],
+    codecs: tuple[str, str],
+    metric: str,
+    rates: tuple[float, float] | None,
+) -> dict[str, float]:
+    """By picture: Bjontegaard-delta rate of the second codec against the first, in percent."""
+    found = {}
+    for picture in sorted({result.picture for result in results}):
+        own = [result for result in results if result.picture == picture]
+        curves = {curve.name: curve for curve in mean_curves(own)}
+        delta = bd_rate(curves[codecs[0]], curves[codecs[1]], metric, rates)
+        if delta is not None:
+            found[picture] = delta
+    return found
 
 
 def title(model: str, effort: int) -> str:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from ..networks.config import ModelConfig
 from ..runtime.files import write_atomically
-from ..tools.rivals import RIVALS
+from ..tools.rivals import MEASURED
 from ..weights import catalogue, manifest
 from . import evaluate
 from . import recipe as recipes
@@ -40,7 +40,7 @@ class ExportOptions:
     images: list[str]  # calibration pictures; none: no calibration, no table
     licence: str = "not stated"
     install: bool = False
-    codecs: tuple[str, ...] = tuple(RIVALS)
+    codecs: tuple[str, ...] = MEASURED
     jobs: int = 1
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ..metrics import MS_SSIM_MIN_SIDE, SIGMA, WINDOW, bits_per_pixel
 from ..metrics.pictures import luma, psnr
-from ..tools.rivals import RIVALS
+from ..tools.rivals import CURVES
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -45,7 +45,7 @@ class Result:
 
 def measure(codec: str, name: str, pixels: Pixels) -> Iterator[Result]:
     """Encode and decode one picture uint8 [h,w,3] along the curve of a rival, by its name."""
-    rival = RIVALS[codec]
+    rival = CURVES[codec]
     for number, dial in enumerate(rival.curve):
         data = rival.encode(Image.fromarray(pixels), dial)
         with Image.open(io.BytesIO(data)) as image:

@@ -15,7 +15,7 @@ from training_pictures import photographs
 from pillow_cwic.metrics import LUMA
 from pillow_cwic.metrics.distortion import Blur, banded, similarities
 from pillow_cwic.metrics.pictures import ssim
-from pillow_cwic.tools.rivals import RIVALS
+from pillow_cwic.tools.rivals import CURVES
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.curves import (
     Curve,
@@ -282,10 +282,10 @@ def test_measures_of_a_known_distortion() -> None:
     assert (small.ssim, small.ms_ssim) == (None, None)
 
 
-@pytest.mark.parametrize("codec", RIVALS)
+@pytest.mark.parametrize("codec", CURVES)
 def test_pillow_codecs_rise_with_their_setting(codec: str) -> None:
     """Each codec's settings rise in rate, and PSNR with them."""
-    if not RIVALS[codec].available:
+    if not CURVES[codec].available:
         pytest.skip(f"this Pillow does not write {codec}")
     results = list(measure(codec, "p", photographs()["chelsea"][:176, :176]))
     assert all(a.bpp <= b.bpp and a.psnr <= b.psnr for a, b in pairwise(results))
@@ -307,3 +307,34 @@ def test_anchors_from_json(tmp_path: Path) -> None:
         ValueError, match=r"anchors.json: expected curves with name and points.*pnsr"
     ):
         load_anchors(path)
+
+
+def test_the_best_tune_is_chosen_by_measure_and_the_worst_picture_is_named() -> None:
+    """A codec that needs twice the bits of one tune and half of another's is told +100 %.
+
+    The picture on which it loses most is named.
+    """
+    from pillow_cwic.training.evaluate import best_tune_rows
+
+    def results(codec: str, picture: str, factor: float) -> list[Result]:
+        return [
+            Result(
+                codec, n, picture, factor * 0.1 * 2**n, 25.0 + 3 * n, 0.7 + 0.05 * n, 0.9 + n / 50
+            )
+            for n in range(4)
+        ]
+
+    rows = [
+        row
+        for picture, own in (("calm", 2.0), ("busy", 4.0))
+        for row in (
+            *results("AVIF tune psnr", picture, 1.0),
+            *results("AVIF tune iq", picture, 4.0),
+            *results("mine", picture, own),
+        )
+    ]
+    tunes = {"AVIF tune psnr", "AVIF tune iq"}
+    found = best_tune_rows(rows, "mine", tunes, None)
+    assert set(found) == {"psnr", "ssim", "ms_ssim_db"}
+    for row in found.values():
+        assert row == "psnr | +200.0% | +200.0% | +300.0% busy |"
