@@ -46,7 +46,7 @@ def timed_calls(pixels: np.ndarray, index: int, device: str) -> dict[str, Callab
         "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device=device),
         "AVIF encode": lambda: encode_avif(pixels, avif[0]),
         "synthesis": lambda: synthesize(model, coded.codes, (index, None), analysis.grid, whole),
-        "entropy decoding": lambda: decoding._decode_tiles(parsed, model, whole),
+        "entropy decoding": lambda: decoding._decode_tiles(parsed, model, analysis.grid),
         "decode()": lambda: pillow_cwic.decode(data, device=device),
         "AVIF decode": lambda: np.asarray(Image.open(io.BytesIO(avif[1]))),
     }  # fmt: skip

@@ -5,7 +5,8 @@ The model is loaded at the first call, not at import. What the bytes mean is in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +15,21 @@ from .errors import FormatError, UnsupportedError
 from .format import container
 from .format.container import Container, Header
 from .format.framing import DataOrFile
-from .format.grid import GRID, Box, code_grid, covering, tiles
+from .format.grid import GRID, MIN_POSITIONS, Box, code_grid, covering
 from .format.png_plane import decode_plane
-from .format.quality_map import Offsets, offsets_on_grid, unpack_quality_map
+from .format.quality_map import Offsets, offsets_in_file
 from .weights import models
 
 if TYPE_CHECKING:
     from .model import Model
     from .options import Device, Region
+
+BAND_BYTES = 1 << 26
+"""Codes that are held at a time: those of 33 megapixels at 256 channels."""
+
+
+ALWAYS_DECODED = 1 << 24
+"""Pixels in tiles that a region may need however low Pillow's limit is."""
 
 
 def decode(
@@ -39,64 +47,110 @@ def decode_container(
     A lost tile shows what no codes decode to.
     """
     from .runtime.devices import resolve_device
+    from .runtime.machine import memory_errors
     from .synthesis import synthesize
 
-    box = _checked_region(parsed.header, region)
-    _check_pixels(box)
-    model = models.load(parsed.header.model_id, resolve_device(device))
-    _check_quality_index(parsed.header, model)
-    codes, coded_area = _decode_tiles(parsed, model, box)
-    quality = (parsed.header.quality_index, quality_offsets(parsed))
-    colour = synthesize(model, codes, quality, coded_area, box)
-    return _joined(colour, parsed, box)
+    header = parsed.header
+    box = _checked_region(header, region)
+    with memory_errors(f"decode {box.width} x {box.height} pixels", "decode a smaller region"):
+        model = models.load(header.model_id, resolve_device(device))
+        _check_quality_index(header, model)
+        _check_work(header, box, model.decoder.halo)
+
+        pixels = np.empty((box.height, box.width, header.bands + header.alpha), np.uint8)
+        codes = None
+        for band, area in _bands(header, model, box):
+            codes = _decode_tiles(parsed, model, area, codes)
+            quality = (header.quality_index, quality_offsets(parsed, area))
+            out = pixels[band.within(box).slices][:, :, : header.bands]
+            synthesize(model, codes.codes, quality, area, band, out=out)
+        if header.alpha:
+            pixels[:, :, -1] = _alpha(parsed, box)
+    return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
 def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
     """The importance level at every code position, as `pillow_cwic.importance_map` describes it."""
     from .runtime.blas import one_blas_thread
     from .runtime.devices import resolve_device
+    from .runtime.machine import memory_errors
     from .runtime.threads import map_parallel
 
     parsed = container.read(data_or_file)
     header = parsed.header
+    _check_work(header, Box(0, 0, *header.size), 0)
     model = models.load(header.model_id, resolve_device("cpu"))
     _check_quality_index(header, model)
     grid = code_grid(*header.size)
-    levels = np.zeros((grid.height, grid.width), np.uint8)
 
-    def decode_tile(job: tuple[bytes | None, Box]) -> None:
-        stream, tile = job
+    def decode_tile(job: tuple[int, Box]) -> None:
+        index, tile = job
         shape = (tile.height, tile.width)
-        level = model.entropy.decode_level(stream or b"", shape, header.quality_index)
-        levels[tile.slices] = level
+        stream = parsed.tiles[index] or b""
+        levels[tile.slices] = model.entropy.decode_level(stream, shape, header.quality_index)
 
-    boxes = tiles(*header.size, header.tile_size)
-    with one_blas_thread():
-        map_parallel(decode_tile, zip(parsed.tiles, boxes, strict=True))
+    with memory_errors("decode the importance map", "no part of it can be asked for"):
+        levels = np.zeros((grid.height, grid.width), np.uint8)
+        with one_blas_thread():
+            map_parallel(decode_tile, _tiles_in(header, grid))
     return levels[: -(-header.height // GRID), : -(-header.width // GRID)]
 
 
-def quality_offsets(parsed: Container) -> Offsets | None:
-    """What the file adds to its quality index at every code position, float32 [h,w]."""
+def quality_offsets(parsed: Container, area: Box | None = None) -> Offsets | None:
+    """What the file adds to its quality index at every code position of an area, float32 [h,w].
+
+    By default of the whole code grid; None without a quality map.
+    """
     if parsed.quality_map is None:
         return None
     size = parsed.header.size
-    return offsets_on_grid(unpack_quality_map(parsed.quality_map, size), size)
+    return offsets_in_file(parsed.quality_map, size, area or code_grid(*size))
 
 
-def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[NDArray[np.int16], Box]:
-    """Codes [h,w,n] of the tiles that a region of pixels needs; where on the code grid they lie."""
+class _Decoded(NamedTuple):
+    """Codes [h,w,n], and where on the code grid they lie."""
+
+    codes: NDArray[np.int16]
+    area: Box
+
+
+def _bands(header: Header, model: Model, box: Box) -> Iterator[tuple[Box, Box]]:
+    """A region of pixels from top to bottom, and the code positions that each band of it needs.
+
+    Codes of a band take about BAND_BYTES. It ends a halo before a tile does, so that with what the
+    band before has of them all tiles are decoded once.
+    """
+    grid = code_grid(*header.size)
+    halo = model.decoder.halo
+    tile = header.tile_size // GRID
+    whole = covering(box)
+    needed = whole.grow(halo, grid)
+    rows = BAND_BYTES // (needed.width * model.config.channels * np.dtype(np.int16).itemsize)
+    upper = whole.upper
+    while upper < whole.lower:
+        most = (max(upper - halo, 0) + rows) // tile * tile
+        least = (upper + halo) // tile * tile + tile
+        end = max(most, least)
+        lower = end - halo if end < needed.lower else whole.lower
+        band = Box(whole.left, upper, whole.right, lower)
+        yield band.scale(GRID).intersection(box), band.grow(halo, grid)
+        upper = lower
+
+
+def _decode_tiles(
+    parsed: Container, model: Model, area: Box, before: _Decoded | None = None
+) -> _Decoded:
+    """The codes of an area of the code grid; what lies in the band before is taken from there."""
     from .runtime.blas import one_blas_thread
     from .runtime.threads import map_parallel
 
     header = parsed.header
-    needed = covering(region).grow(model.decoder.halo, code_grid(*header.size))
-    boxes = tiles(*header.size, header.tile_size)
-    jobs = [(index, tile) for index, tile in enumerate(boxes) if tile.meets(needed)]
-    first, last = jobs[0][1], jobs[-1][1]  # row-major: the corners of a rectangle of tiles
-    area = Box(first.left, first.upper, last.right, last.lower)
-    shape = (area.height, area.width, model.config.channels)
-    codes = np.zeros(shape, np.int16)
+    codes = np.zeros((area.height, area.width, model.config.channels), np.int16)
+    missing = area
+    if before is not None:
+        missing = Box(area.left, before.area.lower, area.right, area.lower)
+        above = Box(area.left, area.upper, area.right, before.area.lower)
+        codes[above.within(area).slices] = before.codes[above.within(before.area).slices]
 
     def decode_tile(job: tuple[int, Box]) -> None:
         index, tile = job
@@ -107,12 +161,23 @@ def _decode_tiles(parsed: Container, model: Model, region: Box) -> tuple[NDArray
             shape = (tile.height, tile.width)
             tile_codes, _ = model.entropy.decode(stream, shape, header.quality_index)
         except FormatError as error:
-            raise FormatError(f"tile {index} of {len(boxes)}: {error}") from error
-        codes[tile.within(area).slices] = tile_codes
+            raise FormatError(f"tile {index} of {header.tile_count}: {error}") from error
+        inside = tile.intersection(missing)
+        codes[inside.within(area).slices] = tile_codes[inside.within(tile).slices]
 
     with one_blas_thread():
-        map_parallel(decode_tile, jobs)
-    return codes, area
+        map_parallel(decode_tile, _tiles_in(header, missing))
+    return _Decoded(codes, area)
+
+
+def _tiles_in(header: Header, area: Box) -> Iterator[tuple[int, Box]]:
+    """Number and place of every tile that lies in an area of the code grid, or partly so."""
+    size = header.tile_size // GRID
+    grid = code_grid(*header.size)
+    for row in range(area.upper // size, -(-area.lower // size)):
+        for column in range(area.left // size, -(-area.right // size)):
+            tile = Box(column, row, column + 1, row + 1).scale(size)
+            yield row * header.tile_columns + column, tile.intersection(grid)
 
 
 def _checked_region(header: Header, region: Region | None) -> Box:
@@ -121,7 +186,7 @@ def _checked_region(header: Header, region: Region | None) -> Box:
         return picture
     try:
         box = Box(*(int(edge) for edge in region))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"region is (left, upper, right, lower) in pixels, found {region!r}"
         ) from error
@@ -133,16 +198,37 @@ def _checked_region(header: Header, region: Region | None) -> Box:
     return box
 
 
-def _check_pixels(box: Box) -> None:
+def _check_work(header: Header, box: Box, halo: int) -> None:
+    """Refuse to show, or to decode for it, more pixels than Pillow would open."""
     from PIL import Image
 
     limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and box.width * box.height > 2 * limit:
-        raise UnsupportedError(
-            f"{box.width} x {box.height} pixels are more than twice "
-            f"PIL.Image.MAX_IMAGE_PIXELS ({limit}): "
-            "raise that limit if you trust the file, or decode a region"
-        )
+    if limit is None:
+        return
+    for pixels, most, what in (
+        (box.width * box.height, 2 * limit, "pixels"),
+        (_pixels_to_decode(header, box, halo), max(2 * limit, ALWAYS_DECODED), "to be decoded"),
+    ):
+        if pixels > most:
+            raise UnsupportedError(
+                f"{box.width} x {box.height} pixels, {pixels} {what}, are more than twice "
+                f"PIL.Image.MAX_IMAGE_PIXELS ({limit}): "
+                "raise that limit if you trust the file, or decode a smaller region"
+            )
+
+
+def _pixels_to_decode(header: Header, box: Box, halo: int) -> int:
+    """Pixels of the tiles that a region needs, whose sides are coded as 48 at least.
+
+    An alpha plane can only be unpacked from its first row on.
+    """
+    side = header.tile_size
+    width, height = (max(edge, MIN_POSITIONS * GRID) for edge in header.size)
+    needed = covering(box).grow(halo, code_grid(*header.size)).scale(GRID)
+    right, lower = (-(-edge // side) * side for edge in (needed.right, needed.lower))
+    columns = min(right, width) - needed.left // side * side
+    rows = min(lower, height) - needed.upper // side * side
+    return max(columns * rows, header.width * box.lower * header.alpha)
 
 
 def _check_quality_index(header: Header, model: Model) -> None:
@@ -153,15 +239,8 @@ def _check_quality_index(header: Header, model: Model) -> None:
         )
 
 
-def _joined(colour: NDArray[np.uint8], parsed: Container, box: Box) -> NDArray[np.uint8]:
-    """Colour [H,W,3] and the file's alpha -> the array of the header's mode."""
-    header = parsed.header
-    if header.bands == 1:
-        mean = colour.mean(2, dtype=np.float32, keepdims=True)
-        colour = np.rint(mean).astype(np.uint8)  # [H,W,1]
-    if header.alpha:
-        alpha = np.full((box.height, box.width), 255, np.uint8)
-        if parsed.alpha is not None:
-            alpha = decode_plane(parsed.alpha, header.size, "ALPH")[box.slices]
-        colour = np.concatenate([colour, alpha[:, :, None]], 2)  # [H,W,C+1]
-    return colour[:, :, 0] if colour.shape[2] == 1 else colour
+def _alpha(parsed: Container, box: Box) -> NDArray[np.uint8] | int:
+    """The alpha plane of a region [H,W]; opaque where it was lost."""
+    if parsed.alpha is None:
+        return 255
+    return decode_plane(parsed.alpha, parsed.header.size, "ALPH", box)

@@ -93,7 +93,10 @@ class Model:
         return load_module(Encoder, self.config, self._encoder_tensors, self.device)
 
     def quality_input(self, quality_index: int, offsets: Offsets | None, window: Box) -> Quality:
-        """The networks' quality in a window: a number, or float32 [h,w] with a quality map."""
+        """The networks' quality in a window of the offsets: a number, or float32 [h,w] with them.
+
+        (Without a quality map there are none.)
+        """
         if offsets is None:
             return float(quality_index)
         index = offsets[window.slices] + np.float32(quality_index)

@@ -22,24 +22,31 @@ def synthesize(
     coded_area: Box,
     region: Box,
     *,
+    out: Pixels | None = None,
     largest_window: int = LARGEST_WINDOW,
 ) -> Pixels:
-    """Codes [h,w,n] -> the pixels uint8 [H,W,3] of `region`.
+    """Codes [h,w,n] -> the pixels uint8 [H,W,3] of `region`, or of `out`.
 
-    quality: the index, and its offsets on the picture's whole code grid. coded_area: where on that
-    grid the codes lie; it may be a part, as long as it holds the region and a halo around it.
+    quality: the index, and its offsets where the codes lie. coded_area: where on the picture's code
+    grid that is; it may be a part, as long as it holds the region and a halo around it. out: memory
+    for the pixels, [H,W,3], or [H,W,1] for the means of the three.
     """
-    out = np.empty((region.height, region.width, 3), np.uint8)
+    if out is None:
+        out = np.empty((region.height, region.width, 3), np.uint8)
+    target = out
 
     def fill(core: Box) -> None:
         window = core.grow(model.decoder.halo, coded_area)
         x = codes[window.within(coded_area).slices].astype(np.float32)  # [h,w,n]
-        index = model.quality_input(*quality, window)
+        index = model.quality_input(*quality, window.within(coded_area))
         (picture,) = model.decoder({"codes": x}, index, window, core)  # [16h',16w',3]
 
         seen = core.scale(GRID).grow(0, region)  # the core's pixels, cut off at the region
         inside = picture[seen.within(core.scale(GRID)).slices]
-        out[seen.within(region).slices] = np.rint(inside.clip(0, 1) * 255)
+        pixels = np.rint(inside.clip(0, 1) * 255)  # [H',W',3]
+        if target.shape[2] == 1:
+            pixels = np.rint(pixels.mean(2, keepdims=True))  # [H',W',1]
+        target[seen.within(region).slices] = pixels
 
     cores = windows(covering(region), least=available_cores(), largest=largest_window)
     with one_blas_thread():

@@ -142,18 +142,31 @@ def test_a_forged_plane_is_a_named_error():
     a = np.full((20, 30, 4), 90, np.uint8)
     a[..., 3] = np.arange(600).reshape(20, 30) % 251
     parsed = container.read(pillow_cwic.encode(a))
-    other = io.BytesIO()
-    Image.new("L", (31, 20)).save(other, "PNG")
+    expected = r"; expected 30 x 20, 8, 0 \(grey\), 0 \(no\)"
     for alpha, message in (
-        (b"no PNG", "section ALPH: not a readable PNG"),
-        (parsed.alpha[:-60], "section ALPH: not a readable PNG"),
-        (
-            other.getvalue(),
-            "section ALPH: a PNG of 31 x 20 pixels in mode L, expected 30 x 20 in mode L",
-        ),
+        (b"no PNG", "it does not start with PNG's signature"),
+        (parsed.alpha[:-60], "it is cut off in the chunk at byte"),
+        (_png(Image.new("L", (31, 20))), f"it has 31 x 20 pixels, 8 bits.*{expected}"),
+        (_png(Image.new("L", (30, 20)), bits=4), f"it has 30 x 20 pixels, 4 bits.*{expected}"),
+        (_png(Image.new("RGB", (30, 20))), f".* 8 bits, colour type 2.*{expected}"),
+        (_png(Image.new("I;16", (30, 20))), f".* 16 bits, colour type 0.*{expected}"),
     ):
-        with pytest.raises(FormatError, match=message):
+        with pytest.raises(FormatError, match=f"section ALPH: not a readable PNG: {message}"):
             pillow_cwic.decode(container.write(parsed.header, parsed.tiles, alpha))
+
+
+def _png(image: Image.Image, **options: int) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "PNG", **options)
+    return out.getvalue()
+
+
+def test_a_large_alpha_plane_makes_no_warning(monkeypatch):
+    """Pillow's warning of decompression bombs is for who opens a picture, not for its planes."""
+    pixels = np.full((40, 50, 4), 200, np.uint8)
+    data = pillow_cwic.encode(pixels)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)
+    assert (pillow_cwic.decode(data)[..., 3] == 200).all()  # warnings are errors here
 
 
 def test_absurd_dimensions_cost_nothing():
@@ -187,6 +200,82 @@ def test_more_pixels_than_pillow_allows_are_refused(data, monkeypatch):
     ):
         pillow_cwic.decode(data)
     assert pillow_cwic.decode(data, region=(0, 0, 50, 50)).shape == (50, 50, 3)
+
+
+def test_a_small_region_that_needs_much_is_refused(monkeypatch):
+    """What counts is what has to be decoded: tiles, thin sides as 48, alpha from its first row."""
+    model = load().id
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000_000)
+
+    def picture(width, height, alpha=False):
+        header = container.Header(width, height, 3, alpha, 5, model)
+        return container.Container(header, (None,) * header.tile_count, b"" if alpha else None)
+
+    # A row of 40 000 pixels needs all of 40 tiles, 1 pixel of width is coded as 48.
+    for parsed, region, pixels in (
+        (picture(40_000, 1024), (0, 500, 40_000, 501), 40_960_000),
+        (picture(1, 1 << 20), None, 50_331_648),
+        (picture(8192, 8192, alpha=True), (8000, 8000, 8001, 8001), 65_544_192),
+    ):
+        with pytest.raises(pillow_cwic.UnsupportedError, match=f"{pixels} to be decoded"):
+            decoding.decode_container(parsed, region=region)
+    with pytest.raises(pillow_cwic.UnsupportedError, match="50331648 to be decoded"):
+        pillow_cwic.importance_map(container.write(picture(1, 1 << 20).header, [b""] * 1024))
+
+
+@pytest.mark.parametrize("region", [None, (40, 100, 170, 600)])
+def test_bands_of_codes_make_the_same_picture(pixels, monkeypatch, region):
+    """Codes held for a part of the picture at a time: the same pixels, and no tile twice."""
+    high = np.vstack([pixels, pixels[::-1], pixels])  # [660,300,3]
+    importance = np.linspace(0, 255, 300 * 660).reshape(660, 300).astype(np.uint8)
+    data = encode_in_tiles(np.dstack([high, high[..., 0]]), importance=importance, quality=0.4)
+    whole = pillow_cwic.decode(data, region=region)
+    parsed = container.read(data)
+    monkeypatch.setattr(decoding, "BAND_BYTES", 1)
+    box = Box(*(region or (0, 0, 300, 660)))
+    bands = list(decoding._bands(parsed.header, load(), box))
+    assert len(bands) > 1
+    assert [band.upper for band, _ in bands[1:]] == [band.lower for band, _ in bands[:-1]]
+    decoded = []
+    entropy = load().entropy
+    monkeypatch.setattr(
+        load().entropy,
+        "decode",
+        lambda *tile: decoded.append(tile[0]) or type(entropy).decode(entropy, *tile),
+    )
+    assert_close(pillow_cwic.decode(data, region=region), whole)
+    assert 0 < len(decoded) == len(set(decoded))
+
+
+def test_the_quality_map_of_a_part_is_a_part_of_it(pixels):
+    """Offsets read for an area alone are those of the whole map there."""
+    importance = np.random.default_rng(3).integers(0, 256, (220, 300), np.uint8)
+    parsed = container.read(pillow_cwic.encode(pixels, importance=importance))
+    whole = decoding.quality_offsets(parsed)
+    for area in (Box(0, 0, 1, 1), Box(3, 2, 10, 14), Box(18, 13, 19, 14), Box(1, 0, 2, 14)):
+        assert np.array_equal(decoding.quality_offsets(parsed, area), whole[area.slices])
+
+
+def test_a_failed_allocation_is_an_error_that_helps(fresh_python):
+    """Memory that is not to be had is a CwicError: what was asked for, and what would help."""
+    code = """
+import resource, pillow_cwic
+from PIL import Image
+from pillow_cwic.format import container
+from pillow_cwic.weights import models
+Image.MAX_IMAGE_PIXELS = None
+header = container.Header(40960, 40960, 3, False, 5, models.load(None, "cpu").id)
+data = container.write(header, [b""] * header.tile_count)
+resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
+try:
+    pillow_cwic.decode(data)
+except pillow_cwic.CwicError as error:
+    print(error)
+"""
+    expected = "not enough memory to decode 40960 x 40960 pixels (Unable to allocate 4.69 GiB"
+    printed = fresh_python(code)
+    assert printed.startswith(expected)
+    assert printed.endswith(": decode a smaller region\n")
 
 
 def test_an_unknown_model_is_named():

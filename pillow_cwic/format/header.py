@@ -25,6 +25,7 @@ from .metadata import NO_METADATA, Metadata
 VERSION = 1
 MAX_SIDE = 2**24  # pixels
 MAX_TILES = 2**16
+TILE_BITS = (6, 10)  # log2 of the smallest and the largest tile: 64 to 1024 pixels
 MAX_QUALITY_INDEX = 63
 
 # Version, flags, quality index, log2 of the tile size, width, height, model id.
@@ -61,7 +62,7 @@ class Header:
     """16 hex digits: the first 8 bytes of the SHA-256 of the model's weights file."""
 
     tile_size: int = 1024
-    """In pixels: a power of two, 64 to 8192."""
+    """In pixels: a power of two, 64 to 1024."""
 
     version: int = VERSION
     """Of the file format."""
@@ -81,7 +82,7 @@ class Header:
         _check_range("width", self.width, 1, MAX_SIDE)
         _check_range("height", self.height, 1, MAX_SIDE)
         _check_range("quality_index", self.quality_index, 0, MAX_QUALITY_INDEX)
-        _check_range("tile_size", self.tile_size, 64, 8192)
+        _check_range("tile_size", self.tile_size, *(1 << bits for bits in TILE_BITS))
         if self.tile_size & (self.tile_size - 1):
             raise ValueError(f"tile_size must be a power of two, found {self.tile_size}")
 
@@ -192,9 +193,10 @@ def _unpack_header(payload: bytes, section: Section) -> Header:
     if flags & ~(_COLOUR | _ALPHA | _QUALITY_MAP):
         bits = "this reader knows bits 0 (colour), 1 (alpha) and 2 (quality map)"
         raise UnsupportedError(f"{section}: flags are {flags:#010b}, {bits}")
-    if not 6 <= log2_tile_size <= 13:
+    least, most = TILE_BITS
+    if not least <= log2_tile_size <= most:
         raise FormatError(
-            f"{section}: the log2 of the tile size is {log2_tile_size}, expected 6..13"
+            f"{section}: the log2 of the tile size is {log2_tile_size}, expected {least}..{most}"
         )
 
     # All else is the Header's own rule.

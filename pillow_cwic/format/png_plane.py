@@ -1,39 +1,151 @@
 """Small lossless planes inside a .cwic file, as PNG: alpha and the quality map.
 
-No torch, no sections.
+Invariant: reading a part takes memory for that part and for one strip of rows, whatever the file
+claims; Pillow undoes the row filters, strip by strip. No torch, no sections.
 """
 
 import io
+import struct
+import zlib
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import FormatError
+from .grid import Box
+
+Plane = NDArray[np.uint8]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+STRIP_BYTES = 1 << 20
+"""About so many pixels are unpacked at a time, and at least one row."""
+
+_HEAD = struct.Struct(">IIBBBBB")  # IHDR: width, height, depth, colour type, three methods
+_GREY_8_BIT = (8, 0, 0, 0, 0)  # deflate, adaptive filters, not interlaced
 
 
-def encode_plane(plane: NDArray[np.uint8]) -> bytes:
+def encode_plane(plane: Plane) -> bytes:
     """uint8 [H,W] -> a grey 8-bit PNG file."""
     out = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(plane)).save(out, "PNG", optimize=True)
     return out.getvalue()
 
 
-def decode_plane(data: bytes, size: tuple[int, int], section: str) -> NDArray[np.uint8]:
-    """A PNG file -> uint8 [H,W].
+def decode_plane(data: bytes, size: tuple[int, int], section: str, box: Box | None = None) -> Plane:
+    """A PNG file -> uint8 [H,W], or what lies in a box of it.
 
-    FormatError naming the section unless it is grey, 8-bit and of `size` (w, h).
+    FormatError naming the section unless it is grey, 8-bit, not interlaced and of `size` (w, h). Of
+    a part, only what precedes its end is looked at.
     """
+    part = box or Box(0, 0, *size)
+    out = np.empty((part.height, part.width), np.uint8)
     try:
-        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
-            mode = image.mode
-            width, height = image.size
-            plane = np.asarray(image) if (width, height) == size and mode == "L" else None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        packed = _Packed(_chunks(data, size))
+        for top, strip in _strips(packed, size, part.lower):
+            rows = slice(max(part.upper - top, 0), part.lower - top)
+            inside = strip[rows, part.left : part.right]
+            first = top + rows.start - part.upper
+            out[first : first + len(inside)] = inside
+        if part.lower == size[1]:
+            packed.finish()
+    except ValueError as error:  # Pillow's, of a filter that does not exist, and those below
         raise FormatError(f"section {section}: not a readable PNG: {error}") from error
-    if plane is None:
-        raise FormatError(
-            f"section {section}: a PNG of {width} x {height} pixels in mode {mode}, "
-            f"expected {size[0]} x {size[1]} in mode L"
+    return out
+
+
+def _chunks(data: bytes, size: tuple[int, int]) -> Iterator[memoryview]:
+    """The payloads of all IDAT chunks; ValueError for what is not the expected PNG file."""
+    if not data.startswith(SIGNATURE):
+        raise ValueError("it does not start with PNG's signature")
+    view = memoryview(data)
+    kind = b""
+    position = len(SIGNATURE)
+    while kind != b"IEND":
+        # Length, type, payload, CRC-32 of type and payload.
+        length = int.from_bytes(view[position : position + 4], "big")
+        end = position + 8 + length
+        if end + 4 > len(view):
+            raise ValueError(f"it is cut off in the chunk at byte {position}")
+        is_first = not kind
+        kind = bytes(view[position + 4 : position + 8])
+        payload = view[position + 8 : end]
+        if zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError(f"its chunk at byte {position} has a wrong checksum")
+        position = end + 4
+
+        if is_first != (kind == b"IHDR"):
+            raise ValueError("it does not start with one chunk IHDR")
+        if is_first:
+            _check_head(bytes(payload), size)
+        elif kind == b"IDAT":
+            if length:
+                yield payload
+        elif kind != b"IEND" and not kind[0] & 0x20:  # upper case: critical
+            raise ValueError(f"a grey plane has no chunk {kind!r}")
+
+
+def _check_head(head: bytes, size: tuple[int, int]) -> None:
+    if len(head) != _HEAD.size:
+        raise ValueError(f"its IHDR has {len(head)} bytes, expected {_HEAD.size}")
+    width, height, *kind = _HEAD.unpack(head)
+    if (width, height) != size or tuple(kind) != _GREY_8_BIT:
+        depth, colour, *_, interlaced = kind
+        raise ValueError(
+            f"it has {width} x {height} pixels, {depth} bits, colour type {colour}, "
+            f"interlaced {interlaced}; expected {size[0]} x {size[1]}, 8, 0 (grey), 0 (no)"
         )
-    return plane
+
+
+class _Packed:
+    """The deflated rows of all chunks, unpacked as far as they are asked for."""
+
+    def __init__(self, chunks: Iterator[memoryview]) -> None:
+        self._chunks = chunks
+        self._inflate = zlib.decompressobj()
+        self._pending: bytes | memoryview = b""
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes, fewer at the end."""
+        parts = list[bytes]()
+        while count and not self._inflate.eof:
+            if not self._pending:
+                self._pending = next(self._chunks, b"")
+            at_end = not self._pending
+            try:
+                part = self._inflate.decompress(self._pending, count)
+            except zlib.error as error:
+                raise ValueError(str(error)) from None
+            self._pending = self._inflate.unconsumed_tail
+            if at_end and not part:
+                break
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def finish(self) -> None:
+        """ValueError unless the data end here, whole."""
+        if self.read(1):
+            raise ValueError("it has more rows than its height")
+        if not self._inflate.eof:
+            raise ValueError("its data are cut off")
+        for _ in self._chunks:  # the rest must be sound, too
+            pass
+
+
+def _strips(packed: _Packed, size: tuple[int, int], lower: int) -> Iterator[tuple[int, Plane]]:
+    """Row number and pixels [h,W] of one strip after the other, down to row `lower`."""
+    width, _ = size
+    step = max(1, STRIP_BYTES // width)
+    above = np.zeros(width, np.uint8)  # what filters take for the row above the first
+    for top in range(0, lower, step):
+        height = min(step, lower - top)
+        rows = packed.read(height * (width + 1))
+        if len(rows) < height * (width + 1):
+            raise ValueError(f"its data end before row {top + height}")
+        # The row above, unfiltered, then the strip: Pillow's decoder takes it for a whole picture.
+        stream = zlib.compress(b"\x00" + above.tobytes() + rows, 0)
+        strip = np.asarray(Image.frombytes("L", (width, height + 1), stream, "zip", "L"))[1:]
+        yield top, strip
+        above = strip[-1]

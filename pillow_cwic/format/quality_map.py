@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from .grid import GRID, code_grid
+from ..errors import UnsupportedError
+from .grid import GRID, Box, code_grid
 from .png_plane import decode_plane, encode_plane
 
 if TYPE_CHECKING:
@@ -24,6 +25,9 @@ NEUTRAL = 128
 
 BLOCK = 32
 """Pixels per side of the blocks in which offsets are stored."""
+
+MOST_BLOCKS = 1 << 24
+"""Of a quality map: those above the part that is asked for have to be unpacked."""
 
 BlockOffsets = NDArray[np.int16]
 """Quality indices to add in each block of the picture, [rows,columns]."""
@@ -63,31 +67,55 @@ def pack_quality_map(offsets: BlockOffsets) -> bytes:
     return encode_plane((offsets + NEUTRAL).astype(np.uint8))
 
 
-def unpack_quality_map(payload: bytes, size: tuple[int, int]) -> BlockOffsets:
-    """The payload of QMAP -> offsets [rows,columns] of a picture of `size` (width, height).
+def offsets_in_file(payload: bytes, size: tuple[int, int], area: Box) -> Offsets:
+    """The payload of QMAP of a picture of `size` (w, h) -> at the code positions of `area`, [h,w].
 
-    FormatError where it is no such plane.
+    Takes memory for that part alone. FormatError where it is no such plane; UnsupportedError where
+    it has too many blocks to be unpacked.
     """
-    columns, rows = (-(-side // BLOCK) for side in size)
-    plane = decode_plane(payload, (columns, rows), "QMAP")
-    return plane.astype(np.int16) - NEUTRAL
+    blocks = Box(0, 0, *(-(-side // BLOCK) for side in size))
+    if blocks.width * blocks.height > MOST_BLOCKS:
+        raise UnsupportedError(
+            f"section QMAP: {blocks.width} x {blocks.height} blocks, expected at most {MOST_BLOCKS}"
+        )
+    # The blocks around a position's centre.
+    half = area.shift(-1, -1)
+    near = Box(half.left // 2, half.upper // 2, half.right // 2 + 2, half.lower // 2 + 2)
+    near = near.intersection(blocks)
+    plane = decode_plane(payload, (blocks.width, blocks.height), "QMAP", near)
+    return _on_grid(plane.astype(np.float32) - NEUTRAL, near, blocks, area)
 
 
 def offsets_on_grid(offsets: BlockOffsets, size: tuple[int, int]) -> Offsets:
     """Offsets [rows,columns] of a picture of `size` pixels -> at every code position, [h,w]."""
-    grid = code_grid(*size)
-    down = _interpolated(offsets.astype(np.float32), grid.height)  # [h,columns]
-    return np.ascontiguousarray(_interpolated(down.T, grid.width).T)  # [h,w]
+    blocks = Box(0, 0, offsets.shape[1], offsets.shape[0])
+    return _on_grid(offsets.astype(np.float32), blocks, blocks, code_grid(*size))
 
 
-def _interpolated(blocks: NDArray[np.float32], count: int) -> NDArray[np.float32]:
-    """blocks [m,k], one row for BLOCK pixels -> [count,k], one row per code position."""
-    positions = np.arange(count, dtype=np.float32)
-    centres = ((positions + 0.5) * (GRID / BLOCK) - 0.5).clip(0, len(blocks) - 1)
-    before = centres.astype(np.int64)
-    after = np.minimum(before + 1, len(blocks) - 1)
-    weight = (centres - before)[:, None]
-    return blocks[before] * (1 - weight) + blocks[after] * weight
+def _on_grid(offsets: NDArray[np.float32], near: Box, blocks: Box, area: Box) -> Offsets:
+    """Offsets of the blocks `near` -> at the code positions of `area`; the picture has `blocks`."""
+    rows = _Axis(range(area.upper, area.lower), near.upper, blocks.height)
+    columns = _Axis(range(area.left, area.right), near.left, blocks.width)
+    down = rows.interpolate(offsets)  # [h,columns]
+    return np.ascontiguousarray(columns.interpolate(down.T).T)  # [h,w]
+
+
+class _Axis:
+    """Where code positions lie between blocks, along one axis."""
+
+    def __init__(self, positions: range, first: int, count: int) -> None:
+        """first: the block that an array of blocks begins with; count: blocks of the picture."""
+        numbers = np.arange(positions.start, positions.stop, dtype=np.float32)
+        centres = ((numbers + 0.5) * (GRID / BLOCK) - 0.5).clip(0, count - 1)
+        before = centres.astype(np.int64)
+        self._weight = (centres - before)[:, None]
+        self._before = before - first
+        self._after = np.minimum(before + 1, count - 1) - first
+
+    def interpolate(self, blocks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """blocks [m,k], one row for BLOCK pixels -> [count,k], one row per code position."""
+        before = blocks[self._before] * (1 - self._weight)
+        return np.asarray(before + blocks[self._after] * self._weight, np.float32)
 
 
 def _grey_image(importance: Importance) -> Image.Image:

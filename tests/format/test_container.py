@@ -97,7 +97,7 @@ def test_dpi_is_kept_exactly(dpi: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
-@pytest.mark.parametrize("tile_size", [64, 1024, 8192])
+@pytest.mark.parametrize("tile_size", [64, 512, 1024])
 @pytest.mark.parametrize("size", [(1, 1), (64, 65), (100_000, 3), (3, 100_000)])
 def test_header_round_trip(mode: str, tile_size: int, size: tuple[int, int]) -> None:
     """Every mode, tile size and dimension that is allowed is written and read back."""
@@ -112,7 +112,7 @@ def test_largest_images() -> None:
     """The limits themselves are allowed: 2**24 pixels a side, 2**16 tiles."""
     for header in (
         Header(2**24, 64, 1, False, 0, MODEL, 256),
-        Header(1, 2**24, 1, False, 0, MODEL, 8192),
+        Header(1, 2**24, 1, False, 0, MODEL, 1024),
     ):
         assert (
             container.read(container.write(header, [b""] * header.tile_count)).header.size
@@ -323,7 +323,7 @@ def test_wrong_kinds_of_source_are_type_errors(tmp_path: Path) -> None:
         ({"model_id": "0123"}, "model_id must be 16 lower-case hex digits, found '0123'"),
         ({"model_id": "0123456789ABCDEF"}, "model_id must be 16 lower-case hex digits"),
         ({"model_id": "0123456789abcdef\n"}, "model_id must be 16 lower-case hex digits"),
-        ({"tile_size": 32}, "tile_size must be an integer in 64..8192, found 32"),
+        ({"tile_size": 32}, "tile_size must be an integer in 64..1024, found 32"),
         ({"tile_size": 1000}, "tile_size must be a power of two, found 1000"),
         ({"version": 2}, "version must be an integer in 1..1, found 2"),
         ({"width": 2**24, "height": 65}, "make 524288 tiles of 64; expected at most 65536"),
