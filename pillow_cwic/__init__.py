@@ -14,6 +14,7 @@ from .errors import CwicError, FormatError, UnsupportedError, WeightsError
 from .format.container import read_header
 from .format.header import Header
 from .format.metadata import Metadata
+from .runtime.forks import no_fork
 
 if TYPE_CHECKING:
     import numpy
@@ -97,8 +98,9 @@ def encode(
     WeightsError
         The model cannot be had.
     """
-    from .encoding import encode as encode_picture
-    from .options import EncodeOptions
+    with no_fork():
+        from .encoding import encode as encode_picture
+        from .options import EncodeOptions
 
     options = EncodeOptions.from_keywords(
         quality=quality,
@@ -149,7 +151,8 @@ def decode(
     OSError
         The file cannot be read.
     """
-    from .decoding import decode as decode_file
+    with no_fork():
+        from .decoding import decode as decode_file
 
     return decode_file(data_or_file, device=device, region=region)
 
@@ -161,7 +164,8 @@ def importance_map(data_or_file: DataOrFile) -> NDArray[numpy.uint8]:
     for each block of 16 x 16 pixels: 0 .. L-1, where L is `model_info(...).importance_levels` of
     the model that `read_header(...).model_id` names. Errors as for `decode`; no pixels are decoded.
     """
-    from .decoding import importance_map as read_levels
+    with no_fork():
+        from .decoding import importance_map as read_levels
 
     return read_levels(data_or_file)
 

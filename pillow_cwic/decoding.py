@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from .errors import FormatError, UnsupportedError
 from .format import container
@@ -18,6 +19,11 @@ from .format.framing import DataOrFile
 from .format.grid import GRID, MIN_POSITIONS, Box, code_grid, covering
 from .format.png_plane import decode_plane
 from .format.quality_map import Offsets, offsets_in_file
+from .runtime.blas import one_blas_thread
+from .runtime.devices import resolve_device
+from .runtime.machine import memory_errors
+from .runtime.threads import map_parallel
+from .synthesis import synthesize
 from .weights import models
 
 if TYPE_CHECKING:
@@ -46,10 +52,6 @@ def decode_container(
 
     A lost tile shows what no codes decode to.
     """
-    from .runtime.devices import resolve_device
-    from .runtime.machine import memory_errors
-    from .synthesis import synthesize
-
     header = parsed.header
     box = _checked_region(header, region)
     with memory_errors(f"decode {box.width} x {box.height} pixels", "decode a smaller region"):
@@ -71,11 +73,6 @@ def decode_container(
 
 def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
     """The importance level at every code position, as `pillow_cwic.importance_map` describes it."""
-    from .runtime.blas import one_blas_thread
-    from .runtime.devices import resolve_device
-    from .runtime.machine import memory_errors
-    from .runtime.threads import map_parallel
-
     parsed = container.read(data_or_file)
     header = parsed.header
     _check_work(header, Box(0, 0, *header.size), 0)
@@ -141,9 +138,6 @@ def _decode_tiles(
     parsed: Container, model: Model, area: Box, before: _Decoded | None = None
 ) -> _Decoded:
     """The codes of an area of the code grid; what lies in the band before is taken from there."""
-    from .runtime.blas import one_blas_thread
-    from .runtime.threads import map_parallel
-
     header = parsed.header
     codes = np.zeros((area.height, area.width, model.config.channels), np.int16)
     missing = area
@@ -200,8 +194,6 @@ def _checked_region(header: Header, region: Region | None) -> Box:
 
 def _check_work(header: Header, box: Box, halo: int) -> None:
     """Refuse to show, or to decode for it, more pixels than Pillow would open."""
-    from PIL import Image
-
     limit = Image.MAX_IMAGE_PIXELS
     if limit is None:
         return

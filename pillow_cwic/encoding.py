@@ -5,10 +5,9 @@ The model is loaded at the first call, not at import. What the bytes mean is in 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from numpy.typing import ArrayLike
 
+from .analysis import Analysis
 from .format import container
 from .format.container import Header
 from .format.grid import tiles
@@ -16,10 +15,10 @@ from .format.png_plane import encode_plane
 from .format.quality_map import block_offsets, offsets_on_grid, pack_quality_map
 from .options import EncodeOptions, check_picture
 from .rate_search import file_at_rate
+from .runtime.blas import one_blas_thread
+from .runtime.devices import import_torch, resolve_device
+from .runtime.threads import map_parallel
 from .weights import models
-
-if TYPE_CHECKING:
-    from .analysis import Analysis
 
 TILE_SIZE = 1024
 """Pixels per side of a tile: small enough to decode a region cheaply, large enough to cost nothing
@@ -28,9 +27,6 @@ in rate."""
 
 def encode(array: ArrayLike, options: EncodeOptions, *, tile_size: int = TILE_SIZE) -> bytes:
     """Compress one picture, as `pillow_cwic.encode` describes it; tile_size in pixels."""
-    from .analysis import Analysis
-    from .runtime.devices import resolve_device
-
     picture = check_picture(array)
     model = models.load(options.model, resolve_device(options.device))
     if options.effort and model.config.one_bit:
@@ -66,10 +62,6 @@ def encode(array: ArrayLike, options: EncodeOptions, *, tile_size: int = TILE_SI
 
 def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes]:
     """The streams of all tiles, in file order."""
-    from .runtime.blas import one_blas_thread
-    from .runtime.devices import import_torch
-    from .runtime.threads import map_parallel
-
     boxes = tiles(*header.size, header.tile_size)
     coded = analysis.coded(header.quality_index)
     if effort and coded.remainders is not None:

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image
 
 from .format import container
+from .runtime.forks import no_fork
 from .weights import models
 
 if TYPE_CHECKING:
@@ -83,7 +84,8 @@ class CwicPlugin(PluginV3):
         (left, upper, right, lower) in pixels, decoded alone. mode: a mode of Pillow's to convert
         to. device: as in pillow_cwic.decode.
         """
-        from .decoding import decode
+        with no_fork():
+            from .decoding import decode
 
         is_batch = _is_batch_index(index)
         picture = decode(self._rewound(), device=device, region=region)
@@ -109,8 +111,9 @@ class CwicPlugin(PluginV3):
         dpi, comment, as in pillow_cwic.encode. Returns the bytes if the target is "<bytes>".
         ValueError for more than one picture.
         """
-        from .encoding import encode
-        from .options import EncodeOptions
+        with no_fork():
+            from .encoding import encode
+            from .options import EncodeOptions
 
         if self._written:
             raise ValueError(

@@ -22,6 +22,7 @@ from .networks.encoder import features_network, heads_network
 from .networks.numpy_network import Execution, NumpyNetwork, Quality
 from .networks.tensors import expected_tensor, refuse_unexpected
 from .runtime.devices import NUMPY
+from .runtime.forks import ForkedLock
 
 if TYPE_CHECKING:
     from .networks.torch_network import Decoder, Encoder
@@ -43,6 +44,8 @@ class Model:
         self.device = device
         self.id = id
         self.entropy = TileCoder(tensors, config)
+        self._building = ForkedLock()
+        self._executions: dict[str, Execution] = {}
         self._networks = {
             "features": features_network(config),
             "heads": heads_network(config),
@@ -53,22 +56,28 @@ class Model:
         decoder_shapes = self._networks["decoder"].tensors
         self._decoder_tensors = _stored(tensors, "decoder.", decoder_shapes)
 
-    @cached_property
+    @property
     def features(self) -> Execution:
         """The half of the encoder that no quality changes: {"pixels"} -> trunk, linear."""
         return self._execution("features")
 
-    @cached_property
+    @property
     def heads(self) -> Execution:
         """The other half: {"trunk", "linear"} -> code features, importance."""
         return self._execution("heads")
 
-    @cached_property
+    @property
     def decoder(self) -> Execution:
         """{"codes"} -> picture."""
         return self._execution("decoder")
 
     def _execution(self, name: str) -> Execution:
+        with self._building:
+            if name not in self._executions:
+                self._executions[name] = self._built(name)
+            return self._executions[name]
+
+    def _built(self, name: str) -> Execution:
         network = self._networks[name]
         if self.device != NUMPY:
             from .networks.torch_network import TorchExecution

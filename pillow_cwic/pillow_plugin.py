@@ -8,7 +8,6 @@ neither precision nor an option.
 from __future__ import annotations
 
 import os
-import threading
 import warnings
 from io import BytesIO
 from typing import IO, Any, BinaryIO, cast
@@ -18,6 +17,8 @@ from PIL import Image, ImageFile
 from .format import container
 from .format.metadata import METADATA_NAMES
 from .options import OPTION_NAMES, EncodeOptions
+from .runtime.files import read_whole
+from .runtime.forks import ForkedLock, no_fork
 from .weights import models
 
 _STORED_MODES = ("L", "LA", "RGB", "RGBA")
@@ -60,7 +61,7 @@ class CwicImageFile(ImageFile.ImageFile):
         self.info.update(header.metadata.present())
         self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
         # Threads may share an image: one of them decodes, the others wait.
-        self._decoding = threading.Lock()
+        self._decoding = ForkedLock()
 
     def verify(self) -> None:
         """Check the whole file without decoding it; FormatError names the damaged section.
@@ -93,11 +94,11 @@ class CwicImageFile(ImageFile.ImageFile):
     def _read_file(self) -> bytes:
         if self.fp is None:
             raise ValueError("Operation on closed image")  # the words that Pillow uses
-        self.fp.seek(0)
-        return self.fp.read()
+        return read_whole(self.fp)
 
     def _decode(self) -> bytes:
-        from .decoding import decode_container
+        with no_fork():
+            from .decoding import decode_container
 
         tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
         found = (container.salvage if tolerant else container.read)(self._read_file())
@@ -139,9 +140,10 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 
 
 def _encode(im: Image.Image) -> bytes:
-    import numpy as np
+    with no_fork():
+        import numpy as np
 
-    from .encoding import encode
+        from .encoding import encode
 
     options = dict(im.encoderinfo)
     unknown = sorted(options.keys() - {*OPTION_NAMES, *METADATA_NAMES, "append"})

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..networks.config import ModelConfig
+from ..runtime.blas import matmul
 from . import order
 from .integer_layer import CEILING, LEVEL_UNIT, LOGIT, ONE, Floats, IntegerWeights, Output, rounded
 from .ladder import Ladder, table_size
@@ -59,7 +60,7 @@ class Inputs:
         self._values = np.empty((room, len(level)), maps.dtype)  # [in,r]
         self._rows = np.empty(room, np.intp)
         self._count = 0
-        present = np.unique(level).astype(np.intp)
+        present = np.flatnonzero(np.bincount(level))
         self.levels = len(present)
         self._add(present, level[:, None] == present)
         self._add(first_feature + np.arange(config.map_features), maps)
@@ -178,7 +179,7 @@ class Step:
         # One level is on at each position: it brings along what is the same at all of this place.
         same = hidden.bias[quality_index] + ONE * hidden.weight[self.levels + inputs.place]
         weight[: inputs.levels] = ONE * weight[: inputs.levels] + same
-        total = (x @ weight).reshape(out.shape)  # [h',w',width]
+        total = matmul(x, weight).reshape(out.shape)  # [h',w',width]
         rounded(total, hidden.output, out)
 
     def _outputs(self, features: Floats, place: int, count: int) -> Floats:
@@ -189,7 +190,7 @@ class Step:
         layer = self.out[place]
         height, width, inner = features.shape
         weight = layer.weight.reshape(inner, 2, -1)[:, :, :count].reshape(inner, -1)
-        total: Floats = features.reshape(-1, inner) @ weight  # [r,2*count]
+        total = matmul(features.reshape(-1, inner), weight)  # [r,2*count]
         total += layer.bias.reshape(2, -1)[:, :count].reshape(-1)
         return rounded(total, layer.output).reshape(height, width, 2, count)
 

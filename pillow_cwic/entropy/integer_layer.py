@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ..errors import WeightsError
 from ..networks.tensors import expected_tensor
+from ..runtime.blas import matmul
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.int64]
@@ -45,7 +46,7 @@ LOGIT = Output(WEIGHT_BITS + ACTIVATION_BITS - LOGIT_BITS, -LOGIT_MAX, LOGIT_MAX
 Dtype = type[np.float32] | type[np.float64]
 
 
-def exact_dtype(matmul: Callable[[Floats, Floats], Floats] = np.matmul) -> Dtype:
+def exact_dtype(matmul: Callable[[Floats, Floats], Floats] = matmul) -> Dtype:
     """float32 where this BLAS multiplies and adds all 24 bits of it, else float64.
 
     Tried on sums just below 2^24, which products or sums of fewer bits, as those of bfloat16,
@@ -117,7 +118,7 @@ class Layer(_Scaled):
         self, x: Floats, bias_row: tuple[int, ...] = (), out: Floats | None = None
     ) -> Floats:
         """x [m,in] -> [m,out], into the memory `out` if there is one."""
-        total = np.matmul(x, self.weight, out=out)  # [m,out]
+        total = matmul(x, self.weight, out)  # [m,out]
         total += self.bias[bias_row]
         return rounded(total, self.output)
 

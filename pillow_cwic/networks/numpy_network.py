@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..format.grid import Box
+from ..runtime.blas import matmul
 from .layers import Block, Conv, Down, Gain, Layer, Modulation, Network, Rescale
 
 Floats = NDArray[np.float32]
@@ -165,7 +166,7 @@ class _Product:
 
     def __call__(self, rows: Floats, out: Floats, relu: bool = False) -> Floats:
         """rows [m,in] -> out [m,out], which is given."""
-        np.matmul(rows, self.weight, out=out)
+        matmul(rows, self.weight, out)
         out += self.bias
         if relu:
             np.maximum(out, 0, out=out)
@@ -353,7 +354,8 @@ class _Modulation:
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         t = _position(quality, self.last)
         basis = np.stack([t, t * t, t**3], -1)  # [3] or [h,w,3]
-        both = gelu(basis @ self.hidden + self.hidden_bias) @ self.out + self.out_bias
+        hidden = gelu(matmul(basis, self.hidden) + self.hidden_bias)
+        both = matmul(hidden, self.out) + self.out_bias
         scale, shift = np.split(_finer(both, source.scale), 2, -1)  # [c] or [h,w,c] each
         x = source.x * (1 + scale)
         x += shift
@@ -373,7 +375,7 @@ class _Gain:
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         t = _position(quality, self.last)
         basis = np.stack([np.ones_like(t), t, t * t], -1)  # [3] or [h,w,3]
-        gain = _finer(np.exp(basis @ self.coefficients), source.scale)
+        gain = _finer(np.exp(matmul(basis, self.coefficients)), source.scale)
         x = source.x / gain if self.divides else source.x * gain
         return Register(x, source.area, source.scale)
 

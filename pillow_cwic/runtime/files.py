@@ -7,7 +7,9 @@ that is not a file system (fsspec) is written elsewhere.
 
 import os
 import secrets
+from io import BufferedReader, FileIO
 from pathlib import Path
+from typing import IO
 
 
 def package_folder() -> Path:
@@ -18,6 +20,23 @@ def package_folder() -> Path:
 def package_data() -> Path:
     """The folder of what ships with the package beside its code."""
     return package_folder() / "data"
+
+
+def read_whole(file: IO[bytes]) -> bytes:
+    """An open file from its start.
+
+    A file on disk is read without its position, which forked processes share and would move for
+    each other.
+    """
+    if isinstance(file, BufferedReader) and isinstance(file.raw, FileIO) and hasattr(os, "pread"):
+        number = file.fileno()
+        size = max(os.fstat(number).st_size, 1 << 16)
+        data = bytearray()
+        while piece := os.pread(number, size, len(data)):
+            data += piece
+        return bytes(data)
+    file.seek(0)
+    return file.read()
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -8,11 +8,7 @@ checked. This module knows no torch until it loads.
 from __future__ import annotations
 
 import contextlib
-import os
-import threading
 import warnings
-from collections import OrderedDict
-from concurrent.futures import Future
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -22,8 +18,10 @@ from ..errors import WeightsError
 from ..format.header import MAX_QUALITY_INDEX, Header
 from ..options import quality_of
 from ..runtime import files
+from ..runtime.forks import no_fork
 from . import cache, catalogue
 from .manifest import Entry, is_id
+from .memory import Memory
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -33,10 +31,7 @@ WHEEL_DIR = files.package_data()
 
 MAX_LOADED = 4  # models kept in memory, the least recently used goes first
 
-_lock = threading.Lock()
-
-# (id, device) -> a model, or its loading.
-_loaded: OrderedDict[tuple[str, str], Future[Model]] = OrderedDict()
+_loaded: Memory[Model] = Memory(MAX_LOADED)  # by id and device
 
 # Models given by path in this process: their files are decodable in it, too.
 _opened: dict[str, Entry] = {}
@@ -112,20 +107,20 @@ def load(model: str | PathLike[str] | None, device: str) -> Model:
     Threads that ask at once get the one that is loaded once. WeightsError when it is unknown,
     unreachable, damaged or not a model.
     """
-    is_loaded = isinstance(model, str) and (model, device) in _loaded
-    entry = None if is_loaded else find(model)
-    key = (entry.id if entry else str(model), device)
-    with _lock:
-        future = _loaded.get(key)
-        waits = future is not None
-        if future is None:
-            future = _loaded[key] = Future()
-        _loaded.move_to_end(key)
-        while len(_loaded) > MAX_LOADED:
-            _loaded.popitem(last=False)
-    if not waits:
-        _load_into(future, key, entry or find(model), device)
-    return future.result()
+    # Asked for by its id, it need not be looked up.
+    kept = _loaded.get((str(model), device))
+    if kept is not None:
+        return kept
+    entry = find(model)
+    return _loaded.load((entry.id, device), lambda: _read(entry, device))
+
+
+def _read(entry: Entry, device: str) -> Model:
+    path = locate(entry)
+    with no_fork():
+        from .file import read_model
+
+        return read_model(path, device, id=entry.id)
 
 
 def locate(entry: Entry, *, quiet: bool = False) -> Path:
@@ -174,33 +169,9 @@ def places(entry: Entry) -> list[Path]:
 
 def forget() -> None:
     """Drops every model from memory; those in use live on with their users."""
-    with _lock:
-        _loaded.clear()
-        _opened.clear()
-        catalogue.forget()
-
-
-def _after_fork_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()  # the threads that hold the lock or load a model do not exist here
-    for key in [key for key, future in _loaded.items() if not future.done()]:
-        del _loaded[key]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _load_into(future: Future[Model], key: tuple[str, str], entry: Entry, device: str) -> None:
-    try:
-        from .file import read_model
-
-        future.set_result(read_model(locate(entry), device, id=entry.id))
-    except BaseException as error:  # whoever waits must hear of it, a KeyboardInterrupt too
-        with _lock:
-            if _loaded.get(key) is future:
-                del _loaded[key]
-        future.set_exception(error)
+    _loaded.forget()
+    _opened.clear()
+    catalogue.forget()
 
 
 def _default() -> Entry:

@@ -91,6 +91,35 @@ def test_one_thread_for_blas_ends_with_the_last_caller():
         assert counts() == {2}
 
 
+def test_whoever_of_several_threads_ends_last_lifts_the_limit():
+    """Callers in threads that live on: the last one's end gives BLAS its threads back."""
+
+    def counts() -> set[int]:
+        pools = threadpoolctl.threadpool_info()
+        return {pool["num_threads"] for pool in pools if pool["user_api"] == "blas"}
+
+    inside, leave, left, end = (threading.Event() for _ in range(4))
+
+    def first() -> None:
+        with one_blas_thread():
+            inside.set()
+            leave.wait(60)
+        left.set()
+        end.wait(60)  # lives on
+
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        thread = threading.Thread(target=first)
+        thread.start()
+        inside.wait(60)
+        with one_blas_thread():
+            leave.set()
+            left.wait(60)
+            assert counts() == {1}
+        assert counts() == {2}
+        end.set()
+        thread.join()
+
+
 def test_a_forked_child_can_decode(data):
     """After fork() in a process that has run the networks, a child decodes instead of hanging.
 
