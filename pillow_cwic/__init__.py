@@ -14,7 +14,7 @@ from .errors import CwicError, FormatError, UnsupportedError, WeightsError
 from .format.container import read_header
 from .format.header import Header
 from .format.metadata import Metadata
-from .runtime.forks import no_fork
+from .runtime.forks import no_fork as _no_fork
 
 if TYPE_CHECKING:
     import numpy
@@ -98,7 +98,7 @@ def encode(
     WeightsError
         The model cannot be had.
     """
-    with no_fork():
+    with _no_fork():
         from .encoding import encode as encode_picture
         from .options import EncodeOptions
 
@@ -151,7 +151,7 @@ def decode(
     OSError
         The file cannot be read.
     """
-    with no_fork():
+    with _no_fork():
         from .decoding import decode as decode_file
 
     return decode_file(data_or_file, device=device, region=region)
@@ -164,7 +164,7 @@ def importance_map(data_or_file: DataOrFile) -> NDArray[numpy.uint8]:
     for each block of 16 x 16 pixels: 0 .. L-1, where L is `model_info(...).importance_levels` of
     the model that `read_header(...).model_id` names. Errors as for `decode`; no pixels are decoded.
     """
-    with no_fork():
+    with _no_fork():
         from .decoding import importance_map as read_levels
 
     return read_levels(data_or_file)
