@@ -80,9 +80,11 @@ class CwicImageFile(ImageFile.ImageFile):
         with self._decoding:
             if self.tile:
                 pixels = self._decode()
-                if self._exclusive_fp and self.fp is not None:
-                    self.fp.close()
-                self.fp = BytesIO(pixels)
+                with no_fork():  # a child finds the file or the picture, nothing between
+                    if self._exclusive_fp and self.fp is not None:
+                        self.fp.close()
+                    self.fp = BytesIO(pixels)
+                    return super().load()
             return super().load()
 
     def load_seek(self, pos: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import CwicError
 from ..weights import cache, catalogue, download, models
+from ..weights.folders import cache_folder, existing, manifest_folder
 from ..weights.manifest import Entry, Manifest
 from .terminal import complain
 
@@ -107,16 +108,10 @@ def _list(_: argparse.Namespace) -> Report:
     return rows, manifests.problems
 
 
-def _existing_files(entry: Entry) -> list[Path]:
-    """Where the entry's file may be on this machine, and something is."""
-    candidates = [cache.model_path(entry.sha256), *models.places(entry)]
-    return [path for path in candidates if cache.exists(path)]
-
-
 def _row(entry: Entry, source: Manifest, manifests: catalogue.Catalogue) -> Row:
     # A name may mean another model than this one.
     winner = manifests.by_name(entry.name)
-    files = _existing_files(entry)
+    files = models.copies(entry)
 
     # What scripts read; tables show some of it.
     return {
@@ -167,7 +162,7 @@ def _verify(args: argparse.Namespace) -> Report:
     files = {
         (path, entry.sha256): None
         for entry in _asked_entries(args.models, problems)
-        for path in _existing_files(entry)
+        for path in models.copies(entry)
     }
     if not args.models:
         files.update(dict.fromkeys((path, path.stem) for path in cache.stored_models()))
@@ -187,14 +182,19 @@ def _verify(args: argparse.Namespace) -> Report:
 
 def _where(_: argparse.Namespace) -> Report:
     settings = {
-        "cache": str(cache.directory()),
+        "cache": _shown(cache_folder),
         "shipped": str(models.WHEEL_DIR),
         "manifests": catalogue.locations(),
-        "added_manifests": str(catalogue.user_dir()),
+        "added_manifests": _shown(manifest_folder),
         "mirror": os.environ.get(download.MIRROR_VARIABLE),
         "offline": download.is_offline(),
     }
     return settings, []
+
+
+def _shown(find: Callable[[], Path]) -> str | None:
+    folder = existing(find)
+    return None if folder is None else str(folder)
 
 
 def _add(args: argparse.Namespace) -> Report:
@@ -233,7 +233,7 @@ def _cached_files(model: str) -> list[Path]:
     files = [path for path in candidates if cache.exists(path)]
     if not files:
         raise CwicError(
-            f"the model {model!r} is not in the cache {cache.directory()}: nothing to remove"
+            f"the model {model!r} is not in the cache {cache_folder()}: nothing to remove"
         )
     return files
 
@@ -290,9 +290,9 @@ def _show_settings(settings: Row) -> None:
     lines = {
         **settings,
         "manifests": ", ".join(settings["manifests"]),
-        "mirror": settings["mirror"] or "none",
     }
-    _print_table([(name.replace("_", " "), str(value)) for name, value in lines.items()])
+    rows = ((name, "none" if value is None else value) for name, value in lines.items())
+    _print_table([(name.replace("_", " "), str(value)) for name, value in rows])
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -10,38 +10,31 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ..errors import WeightsError
 from ..runtime.files import write_atomically
-
-CACHE_VARIABLE = "PILLOW_CWIC_CACHE_DIR"
+from .folders import CACHE_VARIABLE, cache_folder, existing
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def directory() -> Path:
-    """Where fetched models live: PILLOW_CWIC_CACHE_DIR, or the platform's cache directory.
-
-    It may not exist yet.
-    """
-    if folder := os.environ.get(CACHE_VARIABLE):
-        return Path(folder).expanduser().absolute()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("pillow-cwic", appauthor=False))
-
-
 def model_path(sha256: str) -> Path:
-    """Where the model with this hash is, or will be."""
-    return directory() / f"{sha256}.safetensors"
+    """Where the model with this hash is, or will be; WeightsError where there is no cache."""
+    return cache_folder() / f"{sha256}.safetensors"
+
+
+def copies(sha256: str) -> list[Path]:
+    """The file in the cache that may be this model, if there is one."""
+    folder = existing(cache_folder)
+    path = folder / f"{sha256}.safetensors" if folder else None
+    return [path] if path and exists(path) else []
 
 
 def partial_path(sha256: str) -> Path:
     """Where an unfinished download of this model is kept."""
-    return directory() / f"{sha256}.partial"
+    return cache_folder() / f"{sha256}.partial"
 
 
 def stored_models() -> list[Path]:
@@ -49,17 +42,17 @@ def stored_models() -> list[Path]:
 
     No manifest is needed to know them, their name is their hash.
     """
-    return [path for path in files_in(directory(), ".safetensors") if len(path.stem) == 64]
+    return [path for path in files_in(cache_folder, ".safetensors") if len(path.stem) == 64]
 
 
-def files_in(folder: Path, suffix: str) -> list[Path]:
-    """The files of a folder with this suffix, sorted.
+def files_in(find: Callable[[], Path], suffix: str) -> list[Path]:
+    """The files of a folder of the user's with this suffix, sorted.
 
     None where there is no folder or no right to look into it.
     """
     try:
-        return sorted(path for path in folder.iterdir() if path.suffix == suffix)
-    except OSError:
+        return sorted(path for path in find().iterdir() if path.suffix == suffix)
+    except OSError:  # a WeightsError, too
         return []
 
 
@@ -117,7 +110,7 @@ def locked(sha256: str, on_wait: Callable[[], None] = lambda: None) -> Iterator[
     import filelock
 
     # Waiting is announced only where it lasts.
-    folder = directory()
+    folder = cache_folder()
     lock = filelock.FileLock(folder / f"{sha256}.lock")
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -153,7 +146,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
 
 def _advice(folder: Path, error: OSError) -> str:
     reason = error.strerror or str(error)
-    in_cache = folder.is_relative_to(directory())
+    cache = existing(cache_folder)
+    in_cache = cache is not None and folder.is_relative_to(cache)
     if error.errno in DISK_FULL:
         elsewhere = f", or set {CACHE_VARIABLE} to a folder on another disk" if in_cache else ""
         return f"no room in {folder} ({reason}): free some space there{elsewhere}"

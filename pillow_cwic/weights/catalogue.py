@@ -20,9 +20,9 @@ from pathlib import Path
 from ..errors import WeightsError
 from ..runtime.files import package_folder
 from . import cache, manifest
+from .folders import MANIFEST_VARIABLE, cache_folder, existing, expanded, manifest_folder
 from .manifest import Entry, Manifest, is_url
 
-MANIFEST_VARIABLE = "PILLOW_CWIC_MANIFEST"
 REFRESH_SECONDS = 60.0  # an unknown id asks a manifest URL again, at most this often per process
 
 _asked: dict[str, float] = {}  # URL: time.monotonic() of the last request
@@ -48,13 +48,6 @@ class Catalogue:
         return next((entry for m in reversed(self.manifests) if (entry := m.by_name(name))), None)
 
 
-def user_dir() -> Path:
-    """Where `pillow-cwic weights add` keeps manifests. It may not exist yet."""
-    import platformdirs
-
-    return Path(platformdirs.user_config_dir("pillow-cwic", appauthor=False)) / "manifests"
-
-
 def builtin_path() -> Path:
     """The manifest of this release: in the package, or beside it in an editable install."""
     in_wheel = package_folder() / "weights_manifest.json"
@@ -70,7 +63,7 @@ def builtin() -> Manifest:
 def locations() -> list[str]:
     """The built-in manifest, the user's by file name, then the one PILLOW_CWIC_MANIFEST names."""
     named = os.environ.get(MANIFEST_VARIABLE, "")
-    user = (str(path) for path in cache.files_in(user_dir(), ".json"))
+    user = (str(path) for path in cache.files_in(manifest_folder, ".json"))
     return [str(builtin_path()), *user, *([named] if named else [])]
 
 
@@ -91,11 +84,11 @@ def read(location: str) -> Manifest:
     WeightsError if there is none.
     """
     if not is_url(location):
-        return manifest.read(Path(location).expanduser())
+        return manifest.read(expanded(location, MANIFEST_VARIABLE))
     if location in _fetched:
         return _fetched[location]
     copy = _copy_of(location)
-    if not cache.exists(copy):
+    if copy is None or not cache.exists(copy):
         raise WeightsError(f"the manifest {location} has not been fetched yet")
     return manifest.parse(manifest.read_bytes(copy), location)
 
@@ -118,11 +111,15 @@ def refresh(*, older_than_seconds: float = REFRESH_SECONDS) -> list[str]:
 
 def fetch_missing() -> list[str]:
     """Fetches the manifest URLs of which there is no copy; returns what went wrong."""
-    missing = [url for url, copy in _remote() if url not in _fetched and not cache.exists(copy)]
+    missing = [
+        url
+        for url, copy in _remote()
+        if url not in _fetched and (copy is None or not cache.exists(copy))
+    ]
     return refresh() if missing else []
 
 
-def fetch(url: str, copy: Path) -> Manifest:
+def fetch(url: str, copy: Path | None) -> Manifest:
     """Fetches a manifest and keeps it at `copy`, if that is writable, for times without network."""
     from . import download
 
@@ -131,7 +128,8 @@ def fetch(url: str, copy: Path) -> Manifest:
     _fetched[url] = manifest.parse(data, url)
     # A read-only cache costs a transfer per process, not the picture.
     with contextlib.suppress(WeightsError):
-        _keep(copy, data, _fetched[url])
+        if copy is not None:
+            _keep(copy, data, _fetched[url])
     return _fetched[url]
 
 
@@ -145,10 +143,10 @@ def add(location: str) -> tuple[Path, Manifest]:
     if is_url(location):
         data = download.fetch_small(location, manifest.MAX_MANIFEST_BYTES)
     else:
-        location = str(Path(location).expanduser().absolute())
+        location = str(expanded(location, "the manifest"))
         data = manifest.read_bytes(Path(location))
     parsed = manifest.parse(data, location)
-    path = user_dir() / f"{Path(location).stem}-{_key(location)[:8]}.json"
+    path = manifest_folder() / f"{Path(location).stem}-{_key(location)[:8]}.json"
     _keep(path, data, parsed)
     return path, parsed
 
@@ -158,8 +156,8 @@ def find_added(target: str) -> Path | None:
 
     None if none.
     """
-    location = target if is_url(target) else str(Path(target).expanduser().absolute())
-    for path in cache.files_in(user_dir(), ".json"):
+    location = target if is_url(target) else str(expanded(target, "the manifest"))
+    for path in cache.files_in(manifest_folder, ".json"):
         if path.name == target or path.stem.endswith(f"-{_key(location)[:8]}"):
             return path
     return None
@@ -171,15 +169,17 @@ def forget() -> None:
     _fetched.clear()
 
 
-def _copy_of(url: str) -> Path:
-    return cache.directory() / "manifests" / f"{_key(url)}.json"
+def _copy_of(url: str) -> Path | None:
+    """Where a manifest that came by URL is kept; None where there is no cache."""
+    folder = existing(cache_folder)
+    return folder / "manifests" / f"{_key(url)}.json" if folder else None
 
 
 def _key(location: str) -> str:
     return hashlib.sha256(location.encode()).hexdigest()[:16]
 
 
-def _remote() -> Iterator[tuple[str, Path]]:
+def _remote() -> Iterator[tuple[str, Path | None]]:
     """The manifests that came by URL, and their copies: in the cache, or among the user's."""
     for location in locations():
         if is_url(location):

@@ -1,6 +1,6 @@
 """From a model's name, id or path to a verified file, and to one loaded model per id and device.
 
-The order of places: an explicit path, the cache, the wheel, the folder of a local manifest, a
+The order of places: an explicit path, the wheel, the cache, the folder of a local manifest, a
 download. Invariant: no byte of a weights file reaches the model before its SHA-256 has been
 checked. This module knows no torch until it loads.
 """
@@ -20,6 +20,7 @@ from ..options import quality_of
 from ..runtime import files
 from ..runtime.forks import no_fork
 from . import cache, catalogue
+from .folders import CACHE_VARIABLE, MANIFEST_VARIABLE, cache_folder, existing
 from .manifest import Entry, is_id
 from .memory import Memory
 
@@ -124,47 +125,46 @@ def _read(entry: Entry, device: str) -> Model:
 
 
 def locate(entry: Entry, *, quiet: bool = False) -> Path:
-    """A verified file of this entry: in the cache, the wheel, beside its manifest, or fetched.
+    """A verified file of this entry: in the wheel, the cache, beside its manifest, or fetched.
 
     `quiet` hides the progress bar of a download. WeightsError when there is no intact file to be
     had.
     """
-    # The cache first: most models are there after their first use.
-    cached = cache.model_path(entry.sha256)
-    if cache.exists(cached):
-        if cache.is_intact(cached, entry.sha256):
-            return cached
-        cache.discard_damaged(entry.sha256)
-
-    # Other copies on this machine; a damaged one is reported only if nothing else helps.
+    # A damaged copy is reported only if nothing else helps.
     damaged = []
-    for path in places(entry):
+    for path in copies(entry):
         if cache.is_intact(path, entry.sha256):
             return path
-        if path.parent == WHEEL_DIR and cache.exists(path):
-            raise WeightsError(
-                f"{path} is damaged: its SHA-256 is not {entry.sha256}; reinstall pillow-cwic"
-            )
-        if cache.exists(path):
-            damaged.append(f"{path}: its SHA-256 is not the {entry.sha256} of {entry.origin}")
+        damaged.append(path)
+        if path in cache.copies(entry.sha256):
+            cache.discard_damaged(entry.sha256)
+    if any(path.parent == WHEEL_DIR for path in damaged):
+        raise WeightsError(
+            f"{damaged[0]} is damaged: its SHA-256 is not {entry.sha256}; reinstall pillow-cwic"
+        )
 
     from . import download
 
     try:
         return download.fetch(entry, quiet=quiet)
     except WeightsError as error:
-        if damaged:
-            raise WeightsError("\n".join([*damaged, str(error)])) from error
-        raise
+        found = [
+            f"{path}: its SHA-256 is not the {entry.sha256} of {entry.origin}"
+            for path in damaged
+            if cache.exists(path)  # one in the cache is gone
+        ]
+        raise WeightsError("\n".join([*found, str(error)])) from error
 
 
-def places(entry: Entry) -> list[Path]:
-    """The local files outside the cache that may be this entry's.
+def copies(entry: Entry) -> list[Path]:
+    """The files on this machine that should be this entry's.
 
-    Only the built-in manifest's ship in the wheel.
+    The package's own first: they need no folder of the user's. Only the built-in manifest's ship
+    in the wheel.
     """
     shipped = [WHEEL_DIR / entry.file] if entry.origin == str(catalogue.builtin_path()) else []
-    return shipped + entry.local_files()
+    paths = [*shipped, *cache.copies(entry.sha256), *entry.local_files()]
+    return [path for path in paths if cache.exists(path)]
 
 
 def forget() -> None:
@@ -201,6 +201,11 @@ def _entry_of_file(path: Path) -> Entry:
 
 
 def _find_id(model_id: str) -> Entry:
+    # The built-in manifest alone, where it is enough.
+    with contextlib.suppress(WeightsError):
+        entry = catalogue.builtin().by_id(model_id)
+        if entry is not None:
+            return entry
     manifests = catalogue.read_all()
     entry = manifests.by_id(model_id) or _opened.get(model_id) or _stored(model_id)
     if entry is None:
@@ -248,11 +253,12 @@ def _unknown(what: str, manifests: catalogue.Catalogue, problems: list[str]) -> 
         f"  {m.location}: {', '.join(map(str, m.models)) or 'no models'}"
         for m in manifests.manifests
     ]
-    folders = f"Looked in {cache.directory()} (cache) and {WHEEL_DIR} (shipped)."
+    folder = existing(cache_folder) or f"no cache: set {CACHE_VARIABLE}"
+    folders = f"Looked in {folder} (cache) and {WHEEL_DIR} (shipped)."
     advice = (
         "Get the manifest of whoever made the file and run `pillow-cwic weights add MANIFEST`, or "
         "name it in "
-        f"{catalogue.MANIFEST_VARIABLE}; a newer model of the project itself needs a newer "
+        f"{MANIFEST_VARIABLE}; a newer model of the project itself needs a newer "
         "pillow-cwic."
     )
 

@@ -13,6 +13,7 @@ from loopback import BODY, SHA256, Page, Server, names
 
 from pillow_cwic.tools import weights_command
 from pillow_cwic.weights import cache, catalogue, models
+from pillow_cwic.weights.folders import cache_folder, manifest_folder
 
 pytest_plugins = ["loopback"]
 
@@ -122,8 +123,8 @@ def test_list_shows_files_that_no_manifest_knows(run: Run, cache_dir: Path) -> N
 
 def test_a_broken_manifest_is_exit_code_1(run: Run) -> None:
     """What could be listed is listed; what is wrong goes to stderr and into the exit code."""
-    catalogue.user_dir().mkdir(parents=True)
-    (catalogue.user_dir() / "broken.json").write_text("?")
+    manifest_folder().mkdir(parents=True)
+    (manifest_folder() / "broken.json").write_text("?")
     code, output, errors = run("list")
     assert code == 1
     assert DEFAULT.id in output
@@ -189,7 +190,7 @@ def test_where_names_folders_and_settings(
         "cache": str(cache_dir),
         "shipped": str(models.WHEEL_DIR),
         "manifests": [str(catalogue.builtin_path())],
-        "added_manifests": str(catalogue.user_dir()),
+        "added_manifests": str(manifest_folder()),
         "mirror": "https://mirror.example/models",
         "offline": True,
     }
@@ -219,7 +220,7 @@ def test_an_added_manifest_is_asked_about_newer_models(run: Run, server: Server)
     assert models.find(ID).origin == server.url("/team/list.json")
     models.forget()
     assert catalogue.read_all().by_id(ID) is not None  # without network: the copy is up to date
-    assert len(list(catalogue.user_dir().iterdir())) == 1
+    assert len(list(manifest_folder().iterdir())) == 1
 
 
 def test_a_manifest_server_that_is_down_is_a_note(run: Run, server: Server) -> None:
@@ -245,7 +246,7 @@ def test_an_added_local_manifest_remembers_its_folder(
     (tmp_path / "team" / "mine.safetensors").write_bytes(BODY)
     monkeypatch.chdir(tmp_path)
     assert run("add", "team/list.json")[0] == run("add", "team/list.json")[0] == 0
-    assert len(list(catalogue.user_dir().iterdir())) == 1
+    assert len(list(manifest_folder().iterdir())) == 1
     monkeypatch.chdir("/")
     assert models.locate(models.find("mine")) == tmp_path / "team" / "mine.safetensors"
 
@@ -256,7 +257,7 @@ def test_a_wrong_manifest_is_not_added(run: Run, tmp_path: Path) -> None:
     code, output, errors = run("add", str(tmp_path / "bad.json"))
     assert (code, output) == (1, "")
     assert "model 'mine', field 'bytes': found 0, expected the file's size" in errors
-    assert not catalogue.user_dir().exists()
+    assert not manifest_folder().exists()
 
 
 def test_remove_deletes_a_cached_model(run: Run, shared: Server, cache_dir: Path) -> None:
@@ -281,9 +282,9 @@ def test_remove_takes_back_an_added_manifest(run: Run, tmp_path: Path, by: str) 
     original = tmp_path / "list.json"
     original.write_bytes(LIST)
     run("add", str(original))
-    (copy,) = catalogue.user_dir().iterdir()
+    (copy,) = manifest_folder().iterdir()
     assert run("remove", str(original) if by == "location" else copy.name)[0] == 0
-    assert list(catalogue.user_dir().iterdir()) == []
+    assert list(manifest_folder().iterdir()) == []
     assert original.read_bytes() == LIST
 
 
@@ -303,7 +304,7 @@ def test_a_copied_cache_is_an_air_gapped_machine(
     Manifests included.
     """
     run("fetch", "mine")
-    shutil.copytree(cache.directory(), tmp_path / "stick")
+    shutil.copytree(cache_folder(), tmp_path / "stick")
     monkeypatch.setenv("PILLOW_CWIC_CACHE_DIR", str(tmp_path / "stick"))
     monkeypatch.setenv("PILLOW_CWIC_OFFLINE", "1")
     before = len(shared.requests)

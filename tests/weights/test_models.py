@@ -18,6 +18,7 @@ from loopback import BODY, SHA256, Page, Server, names, unprivileged
 
 from pillow_cwic.errors import WeightsError
 from pillow_cwic.weights import cache, catalogue, models
+from pillow_cwic.weights.folders import cache_folder, manifest_folder
 
 pytest_plugins = ["loopback"]
 pytestmark = pytest.mark.usefixtures("cache_dir")
@@ -49,7 +50,7 @@ def test_the_default_model_is_in_the_package() -> None:
     entry = models.find(None)
     assert entry == models.find(entry.name) == models.find(entry.id) == DEFAULT
     assert models.locate(entry) == models.WHEEL_DIR / DEFAULT.file
-    assert not cache.directory().exists()
+    assert not cache_folder().exists()
 
 
 @pytest.mark.parametrize("kind", [str, Path])
@@ -103,7 +104,7 @@ def test_an_unknown_id_says_where_it_looked_and_what_to_do(
     And both remedies.
     """
     own = write(tmp_path / "own.json", {**MODEL, "sha256": SHA256[::-1]})
-    broken = write(catalogue.user_dir() / "broken.json", schema=9)
+    broken = write(manifest_folder() / "broken.json", schema=9)
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(own))
     with pytest.raises(WeightsError) as error:
         models.find(ID)
@@ -112,7 +113,7 @@ def test_an_unknown_id_says_where_it_looked_and_what_to_do(
     assert f"{catalogue.builtin_path()}: '{DEFAULT.name}' ({DEFAULT.id})" in text
     assert f"{own}: 'mine' ({SHA256[::-1][:16]})" in text
     assert f"the manifest {broken} has schema 9: expected 1" in text
-    assert str(cache.directory()) in text
+    assert str(cache_folder()) in text
     assert str(models.WHEEL_DIR) in text
     assert "pillow-cwic weights add MANIFEST" in text
     assert "PILLOW_CWIC_MANIFEST" in text
@@ -137,7 +138,7 @@ def test_a_file_beside_its_manifest_is_used_in_place(
     (tmp_path / "share" / "mine.safetensors").write_bytes(BODY)
     assert models.find("mine") == models.find(ID)
     assert models.locate(models.find(ID)) == tmp_path / "share" / "mine.safetensors"
-    assert not cache.directory().exists()
+    assert not cache_folder().exists()
 
 
 def test_a_later_manifest_takes_a_name_but_no_id(
@@ -147,7 +148,7 @@ def test_a_later_manifest_takes_a_name_but_no_id(
 
     Ids and the default stay.
     """
-    write(catalogue.user_dir() / "a.json", {**MODEL, "name": DEFAULT.name, "sha256": "a" * 64})
+    write(manifest_folder() / "a.json", {**MODEL, "name": DEFAULT.name, "sha256": "a" * 64})
     assert models.find(DEFAULT.name).id == "a" * 16
     last = write(tmp_path / "last.json", {**MODEL, "name": DEFAULT.name}, default=DEFAULT.name)
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", str(last))
@@ -162,7 +163,7 @@ def test_a_broken_manifest_hides_no_model() -> None:
 
     A name too, with a warning, as the broken one might own it.
     """
-    write(catalogue.user_dir() / "broken.json", {"name": "x"})
+    write(manifest_folder() / "broken.json", {"name": "x"})
     assert models.find(DEFAULT.id) == DEFAULT
     with pytest.warns(
         UserWarning, match=r"a manifest was left out: the manifest .*broken\.json is not valid"
@@ -236,7 +237,7 @@ def test_a_damaged_copy_of_a_manifest_heals(
     server.pages["/list.json"] = page(MODEL)
     monkeypatch.setenv("PILLOW_CWIC_MANIFEST", server.url("/list.json"))
     assert models.find(ID).name == "mine"
-    (copy,) = (cache.directory() / "manifests").iterdir()
+    (copy,) = (cache_folder() / "manifests").iterdir()
     copy.write_bytes(b"{")
     models.forget()
     assert "is not JSON" in catalogue.read_all().problems[0]
@@ -319,11 +320,11 @@ def test_a_damaged_shipped_file_says_reinstall(
         models.locate(DEFAULT)
 
 
-def test_the_cache_comes_before_the_package(cache_dir: Path) -> None:
-    """The order of places is cache, then wheel."""
+def test_the_package_comes_before_the_cache(cache_dir: Path) -> None:
+    """A shipped model is read where it is, whatever the user's folders hold."""
     cache_dir.mkdir()
     shutil.copy(models.WHEEL_DIR / DEFAULT.file, cache_dir / f"{DEFAULT.sha256}.safetensors")
-    assert models.locate(DEFAULT) == cache_dir / f"{DEFAULT.sha256}.safetensors"
+    assert models.locate(DEFAULT) == models.WHEEL_DIR / DEFAULT.file
 
 
 def test_a_retrained_file_beside_an_old_manifest_is_not_used(
