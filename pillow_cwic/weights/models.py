@@ -253,8 +253,8 @@ def _unknown(what: str, manifests: catalogue.Catalogue, problems: list[str]) -> 
         f"  {m.location}: {', '.join(map(str, m.models)) or 'no models'}"
         for m in manifests.manifests
     ]
-    folder = existing(cache_folder) or f"no cache: set {CACHE_VARIABLE}"
-    folders = f"Looked in {folder} (cache) and {WHEEL_DIR} (shipped)."
+    cached = existing(cache_folder) or f"none, set {CACHE_VARIABLE}"
+    folders = f"Looked in {WHEEL_DIR} (shipped); cache: {cached}."
     advice = (
         "Get the manifest of whoever made the file and run `pillow-cwic weights add MANIFEST`, or "
         "name it in "
