@@ -30,7 +30,7 @@ from pillow_cwic.weights import models
 CPU = "cpu"
 CONFIG = tiny_model.CONFIG
 FLOATS = TRAINING / "models"
-FULL = recipes.load("base").model
+FULL = recipes.load("light").model
 
 
 @pytest.fixture(scope="module")

@@ -134,10 +134,13 @@ class Step:
         self.levels = config.levels
         self.channels = order.channels(number, config.channels)  # [4,m]
         self.hidden = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))
-        self.depth1 = weights.depthwise(f"{name}.depth1", width)
-        self.mid1 = weights.layer(f"{name}.mid1", [CEILING] * width, width)
-        self.depth2 = weights.depthwise(f"{name}.depth2", width)
-        self.mid2 = weights.layer(f"{name}.mid2", [CEILING] * width, width)
+        self.pairs = [
+            (
+                weights.depthwise(f"{name}.depth{number}", width),
+                weights.layer(f"{name}.mid{number}", [CEILING] * width, width),
+            )
+            for number in range(1, config.context_layers + 1)
+        ]
         outputs = 2 * self.channels.shape[1]
         self.out = [
             weights.layer(f"{name}.out{place}", [CEILING] * width, outputs, PREDICTION)
@@ -165,11 +168,13 @@ class Step:
         within = inside(context.padded, 1)
         for inputs in context.inputs:
             self._first(inputs, quality_index, within[inputs.positions])
-        flat = context.mixed.shape
-        near = self.depth1(context.padded, context.near).reshape(flat)
-        within[...] = self.mid1(near, out=context.mixed).reshape(within.shape)
-        near = self.depth2(context.padded, context.near).reshape(flat)
-        return self.mid2(near, out=context.mixed).reshape(within.shape)
+        features = within
+        for depth, mid in self.pairs:
+            if features is not within:  # what the pair before left
+                within[...] = features
+            near = depth(context.padded, context.near).reshape(context.mixed.shape)
+            features = mid(near, out=context.mixed).reshape(within.shape)
+        return features
 
     def _first(self, inputs: Inputs, quality_index: int, out: Floats) -> None:
         """The first layer at one place -> out [h',w',width]."""

@@ -28,20 +28,23 @@ class ModelConfig:
     16. The number of levels L is a power of two: the importance map is coded as a binary tree."""
     quality_count: int
     """Quality indices; index 0 has the lowest rate."""
-    quarter_channels: int
-    """Trunk width at 1/4 resolution."""
-    eighth_channels: int
-    """Trunk width at 1/8 resolution."""
-    sixteenth_channels: int
-    """Trunk width at 1/16 resolution."""
+    encoder_channels: tuple[int, int, int]
+    """Trunk widths of the encoder at 1/4, 1/8 and 1/16 resolution."""
     encoder_blocks: tuple[int, int, int]
-    """Residual blocks at 1/4, 1/8 and 1/16."""
+    """Residual blocks there."""
+    decoder_channels: tuple[int, int, int]
+    """Trunk widths of the decoder, likewise."""
     decoder_blocks: tuple[int, int, int]
-    """The same of the decoder."""
+    """Residual blocks there."""
+    outer_side: int
+    """Side, 1 or 3, of the convolutions next to codes and pixels: the decoder's first and last, and
+    the encoder's to the codes."""
     importance_channels: int
     """Width of the importance-map branch."""
     context_features: int
     """Width of the codes' entropy network."""
+    context_layers: int
+    """Pairs of a depthwise and a pointwise layer in each of its steps: 1 or 2."""
     map_features: int
     """Features of the importance map in the codes' entropy network."""
     map_channels: int
@@ -65,7 +68,6 @@ class ModelConfig:
         self._check_kept_planes()
         self._check_qualities()
         self._check_widths()
-        self._check_blocks()
         self._check_similarities()
         self._check_ladder()
 
@@ -112,24 +114,28 @@ class ModelConfig:
             )
 
     def _check_widths(self) -> None:
-        widths = (
-            self.quarter_channels,
-            self.eighth_channels,
-            self.sixteenth_channels,
-            self.importance_channels,
-        )
-        if any(width % 2 for width in widths):
-            raise ValueError("channel counts must be even: residual blocks halve them")
-
-    def _check_blocks(self) -> None:
         # A trunk may have no blocks, but all three trunks exist.
-        for name in ("encoder_blocks", "decoder_blocks"):
+        least = {
+            "encoder_channels": 1,
+            "encoder_blocks": 0,
+            "decoder_channels": 1,
+            "decoder_blocks": 0,
+        }
+        for name, start in least.items():
             counts = getattr(self, name)
-            if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
+            if len(counts) != 3 or any(type(count) is not int or count < start for count in counts):
                 raise ValueError(
-                    f"{name} must be three whole numbers from 0 up, at 1/4, 1/8 and 1/16; "
+                    f"{name} must be three whole numbers from {start} up, at 1/4, 1/8 and 1/16; "
                     f"found {counts}"
                 )
+        if self.outer_side not in (1, 3) or self.context_layers not in (1, 2):
+            raise ValueError(
+                "outer_side must be 1 or 3 and context_layers 1 or 2, "
+                f"found {self.outer_side} and {self.context_layers}"
+            )
+        widths = (*self.encoder_channels, *self.decoder_channels, self.importance_channels)
+        if any(width % 2 for width in widths):
+            raise ValueError("channel counts must be even: residual blocks halve them")
 
     def _check_similarities(self) -> None:
         # What the two similarities leave to squared errors must not be negative anywhere.
@@ -200,6 +206,7 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Build from parsed JSON or TOML; ValueError names unknown and missing fields."""
+        values = _with_todays_names(values)
         names = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(names))
         if unknown:
@@ -213,6 +220,25 @@ class ModelConfig:
             for name, value in values.items()
         }
         return cls(**tuples)
+
+
+def _with_todays_names(values: dict[str, Any]) -> dict[str, Any]:
+    """A configuration as small-7's file has it, with one width for encoder and decoder.
+
+    Others are returned as they are.
+    """
+    old = ("quarter_channels", "eighth_channels", "sixteenth_channels")
+    if not all(name in values for name in old):
+        return values
+    widths = [values[name] for name in old]
+    rest = {name: value for name, value in values.items() if name not in old}
+    return {
+        "encoder_channels": widths,
+        "decoder_channels": widths,
+        "outer_side": 3,
+        "context_layers": 2,
+        **rest,
+    }
 
 
 def _interpolated(shares: tuple[float, ...], place: Index) -> Index:

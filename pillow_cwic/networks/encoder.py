@@ -14,8 +14,7 @@ FEATURES = ("trunk", "linear")
 
 def features_network(config: ModelConfig) -> Network:
     """The half that no quality changes: pixels in [0, 1] -> FEATURES, at 1/16."""
-    c4 = config.quarter_channels
-    c8 = config.eighth_channels
+    c4, c8, c16 = config.encoder_channels
     n4, n8, _ = config.encoder_blocks
     layers = [
         Rescale(factor=2, offset=-1, source="pixels", target="pixels"),
@@ -26,7 +25,7 @@ def features_network(config: ModelConfig) -> Network:
         Conv(name="shortcut_eighth", inputs=3 * 8 * 8, outputs=c8, unshuffle=8,
              source="pixels", adds=True),
         *blocks("eighth", n8, c8),
-        Down(name="down", inputs=c8, outputs=config.sixteenth_channels, target="trunk"),
+        Down(name="down", inputs=c8, outputs=c16, target="trunk"),
         Conv(name="shortcut", inputs=3 * GRID * GRID, outputs=config.channels, unshuffle=GRID,
              full_precision=True, source="pixels", target="linear"),
     ]  # fmt: skip
@@ -35,14 +34,14 @@ def features_network(config: ModelConfig) -> Network:
 
 def heads_network(config: ModelConfig) -> Network:
     """The other half: FEATURES -> code features and the importance's logit, at 1/16."""
-    c16 = config.sixteenth_channels
+    c16 = config.encoder_channels[2]
     side = config.importance_channels
     layers = [
         Modulation(name="quality_in", channels=c16, source="trunk"),
         *blocks("sixteenth", config.encoder_blocks[2], c16),
         Modulation(name="quality_out", channels=c16),
-        Conv(name="codes", inputs=c16, outputs=config.channels, side=3, full_precision=True,
-             target="linear", adds=True),
+        Conv(name="codes", inputs=c16, outputs=config.channels, side=config.outer_side,
+             full_precision=True, target="linear", adds=True),
         Gain(name="gain", channels=config.channels, source="linear", target="codes"),
         Conv(name="importance.0", inputs=c16, outputs=side, side=3, relu=True),
         Block(name="importance.2", channels=side),

@@ -29,10 +29,16 @@ from .layers import MODULATION_HIDDEN, Block, Conv, Down, Gain, Layer, Modulatio
 from .numpy_network import Floats, Quality
 
 FIRST_GAIN = 4.0
-"""Gain of every channel at the middle quality before training, and ..."""
+"""Gain of every channel at the middle quality before training."""
 
-GAIN_SLOPE = 1.2
-"""... how its logarithm grows to the highest: the step size falls about as lambda^(-1/2) does."""
+
+def gain_slope(config: ModelConfig) -> float:
+    """How far the logarithm of a gain grows from the middle quality to the highest, at first.
+
+    The step size falls as lambda^(-1/2) does.
+    """
+    return 0.25 * math.log(config.lambda_max / config.lambda_min)
+
 
 OPEN_LOGIT = 3.0
 """First bias of the importance map: all positions start at the highest level.
@@ -140,12 +146,12 @@ class ModulationModule(nn.Module):
 class GainModule(nn.Module):
     """`layers.Gain`, in float32."""
 
-    def __init__(self, layer: Gain, quality_count: int, one_bit: bool) -> None:
+    def __init__(self, layer: Gain, config: ModelConfig) -> None:
         super().__init__()
         self.divides = layer.divides
-        self.last = max(1, quality_count - 1)
-        start = torch.tensor([[math.log(FIRST_GAIN)], [GAIN_SLOPE], [0.0]])
-        if one_bit:
+        self.last = max(1, config.quality_count - 1)
+        start = torch.tensor([[math.log(FIRST_GAIN)], [gain_slope(config)], [0.0]])
+        if config.one_bit:
             start = torch.zeros(3, 1)  # a sign has no steps to make finer
         self.coefficients = nn.Parameter(start.repeat(1, layer.channels))
 
@@ -293,7 +299,7 @@ def _module(layer: Layer, config: ModelConfig) -> nn.Module:
         case Modulation():
             return ModulationModule(layer, config.quality_count)
         case Gain():
-            return GainModule(layer, config.quality_count, config.one_bit)
+            return GainModule(layer, config)
         case Rescale():
             return RescaleModule(layer)
 

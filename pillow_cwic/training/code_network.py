@@ -93,10 +93,11 @@ class StepNetwork(nn.Module):
         self.level = nn.Embedding(config.levels, width)
         self.cell = nn.Embedding(4, width)
         self.quality = nn.Embedding(config.quality_count, width)
-        self.depth1 = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.mid1 = nn.Conv2d(width, width, 1)
-        self.depth2 = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.mid2 = nn.Conv2d(width, width, 1)
+        self.pairs = range(1, config.context_layers + 1)
+        for number in self.pairs:
+            depth = nn.Conv2d(width, width, 3, padding=1, groups=width)
+            self.add_module(f"depth{number}", depth)
+            self.add_module(f"mid{number}", nn.Conv2d(width, width, 1))
         self.out = nn.Conv2d(width, 2 * n, 1)  # means, then scales
         self._init_weights()
 
@@ -108,13 +109,19 @@ class StepNetwork(nn.Module):
             # must bend around 0.
             self.known.weight.mul_(4)
             self.known.bias.uniform_(-0.2, 0.2)  # type: ignore[union-attr]
-            for depth in (self.depth1, self.depth2):
+            for depth, mid in self.layers():
                 depth.weight.mul_(0.3)
                 depth.weight[:, :, 1, 1] += 0.7  # starts by looking at the position itself
-            for mid in (self.mid1, self.mid2):
                 mid.weight[:, :, 0, 0] += 0.5 * torch.eye(len(mid.weight))
                 mid.bias.add_(0.3)  # type: ignore[union-attr]
             self.out.weight.mul_(0.3)
+
+    def layers(self) -> list[tuple[nn.Conv2d, nn.Conv2d]]:
+        """The pairs of a depthwise and a pointwise layer, in order."""
+        return [
+            (getattr(self, f"depth{number}"), getattr(self, f"mid{number}"))
+            for number in self.pairs
+        ]
 
     def forward(self, known: Tensor, seen: Tensor, coded: Tensor, *setting: Tensor) -> Tensor:
         """Outputs [4,2m,r] of the channels that each place codes in this step: means, then scales.
@@ -129,7 +136,7 @@ class StepNetwork(nn.Module):
         rows = select_rows(self.known.weight.flatten(1).t(), seen).to(known.dtype)  # [4,2s,width]
         h = from_places(rows.transpose(1, 2) @ known, batch, height, width)  # [B,width,h,w]
         h = clamped_relu(h + without_codes)
-        for depth, mid in ((self.depth1, self.mid1), (self.depth2, self.mid2)):
+        for depth, mid in self.layers():
             h = clamped_relu(pointwise(mid, clamped_relu(depth(h))))
 
         # Of the last layer only the columns of what is coded.

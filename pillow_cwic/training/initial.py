@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..entropy.logistic import FIRST_LOG_SCALE, LAST_LOG_SCALE, OUTPUT_BITS, SCALES
 from ..format.grid import GRID
-from ..networks.torch_network import FIRST_GAIN, GAIN_SLOPE, unshuffled
+from ..networks.torch_network import FIRST_GAIN, gain_slope, unshuffled
 from .code_network import StepNetwork
 from .joint_codec import JointCodec
 
@@ -77,7 +77,8 @@ def start(joint: JointCodec, draw: Callable[[], Tensor]) -> str:
     # Each channel's distribution is as wide as its codes are.
     spread = (centred @ components).abs().mean(0) / unit * FIRST_GAIN  # [n], at the middle quality
     for step in joint.planes.step:
-        _start_step(step, (spread / (2 * math.log(2))).log().float())  # type: ignore[arg-type]
+        log_s = (spread / (2 * math.log(2))).log().float()
+        _start_step(step, log_s, gain_slope(config))  # type: ignore[arg-type]
     share = float(variance.sum() / centred.square().sum(1).mean())
     return (
         f"linear transforms from {len(values)} blocks' principal components: {n} hold {share:.2%} "
@@ -93,37 +94,31 @@ def _collect_blocks(draw: Callable[[], Tensor]) -> Tensor:
     return torch.cat(blocks)
 
 
-def _start_step(network: StepNetwork, log_s: Tensor) -> None:
+def _start_step(network: StepNetwork, log_s: Tensor, growth: float) -> None:
     """Every channel's own distribution, whatever is known of other codes.
 
-    Its mean is 0, the log of its scale is `log_s` [n] at the middle quality. Hidden unit 0 carries
-    the quality through all layers, because scales grow with the gain.
+    Its mean is 0, the log of its scale is `log_s` [n] at the middle quality and `growth` more at
+    the highest. Hidden unit 0 carries the quality through all layers, because scales grow
+    with the gain.
     """
     # Hidden unit 0 begins with the quality and nothing else ...
     n = len(log_s)
     qualities = len(network.quality.weight)
     network.quality.weight[:, 0] = torch.linspace(-1, 1, qualities) + CENTRE
-    for layer in (
-        network.known,
-        network.map_out,
-        network.depth1,
-        network.mid1,
-        network.depth2,
-        network.mid2,
-    ):
+    pairs = network.layers()
+    for layer in (network.known, network.map_out, *(layer for pair in pairs for layer in pair)):
         layer.weight[0] = 0
         if layer.bias is not None:
             layer.bias[0] = 0
 
     # ... and goes through all layers as it is.
-    for layer in (network.depth1, network.depth2):
-        layer.weight[0, 0, 1, 1] = 1
-    for layer in (network.mid1, network.mid2):
-        layer.weight[0, 0] = 1
+    for depth, mid in pairs:
+        depth.weight[0, 0, 1, 1] = 1
+        mid.weight[0, 0] = 1
 
     # Scales come from it alone, means are 0.
     middle = (log_s - FIRST_LOG_SCALE) * OUTPUTS_PER_LOG - SCALES / 2 / (1 << OUTPUT_BITS)
-    slope = GAIN_SLOPE * OUTPUTS_PER_LOG
+    slope = growth * OUTPUTS_PER_LOG
     network.out.weight.zero_()
     network.out.weight[n:, 0, 0, 0] = slope  # of the scales
     network.out.bias.zero_()  # type: ignore[union-attr]

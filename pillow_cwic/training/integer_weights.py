@@ -122,13 +122,10 @@ def integer_step(net: StepNetwork, step: int) -> Tensors:
     out = layer_tensors(f"{name}.hidden", torch.cat(tables), bias)
 
     # Depthwise layers have a row for each tap, pointwise ones a row for each input.
-    for depth in ("depth1", "depth2"):
-        conv = getattr(net, depth)
-        taps = conv.weight[:, 0].flatten(1).t()  # [9,width]
-        out |= layer_tensors(f"{name}.{depth}", taps, conv.bias)
-    for mid in ("mid1", "mid2"):
-        conv = getattr(net, mid)
-        out |= layer_tensors(f"{name}.{mid}", as_matrix(conv.weight), conv.bias)
+    for number, (depth, mid) in enumerate(net.layers(), 1):
+        taps = depth.weight[:, 0].flatten(1).t()  # [9,width]
+        out |= layer_tensors(f"{name}.depth{number}", taps, depth.bias)  # type: ignore[arg-type]
+        out |= layer_tensors(f"{name}.mid{number}", as_matrix(mid.weight), mid.bias)  # type: ignore[arg-type]
 
     # Each place in the cell codes channels of its own in this step.
     weight = as_matrix(net.out.weight)  # [width,2n]

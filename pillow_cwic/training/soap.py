@@ -23,6 +23,12 @@ LOOK = 4
 TURN = 20
 """Steps between two turns of the bases, one power iteration and one QR decomposition per mode."""
 
+LARGEST = 512
+"""Modes above this size keep the plain basis: turning them would cost more than all the rest."""
+
+Basis = Tensor | None
+"""The orthonormal basis [d,d] of a mode; None: the plain one."""
+
 
 def preconditioned_weights(module: nn.Module) -> list[Tensor]:
     """Weights of convolutions that mix channels.
@@ -44,31 +50,36 @@ def modes(weight: Tensor) -> Tensor:
     return weight.flatten(2).squeeze(2).contiguous()
 
 
-def rotate(x: Tensor, bases: list[Tensor]) -> Tensor:
+def rotate(x: Tensor, bases: list[Basis]) -> Tensor:
     """A tensor of as many modes as there are bases, each mode of size d times its basis [d,d]."""
     # Each product moves its mode to the end: after all of them, the order is the first again.
     for basis in bases:
-        x = torch.tensordot(x, basis, dims=([0], [0]))
+        x = x.movedim(0, -1) if basis is None else torch.tensordot(x, basis, dims=([0], [0]))
     return x
 
 
-def rotate_back(x: Tensor, bases: list[Tensor]) -> Tensor:
+def rotate_back(x: Tensor, bases: list[Basis]) -> Tensor:
     """The inverse of `rotate`, for orthonormal bases."""
-    return rotate(x, [basis.t() for basis in bases])
+    return rotate(x, [None if basis is None else basis.t() for basis in bases])
 
 
-def statistics(gradient: Tensor) -> list[Tensor]:
+def statistics(gradient: Tensor) -> list[Basis]:
     """Of every mode of size d, the products of its slices with each other: [d,d]."""
-    flat = [gradient.movedim(mode, 0).flatten(1) for mode in range(gradient.dim())]
-    return [slices @ slices.t() for slices in flat]
+    return [
+        slices @ slices.t() if len(slices) <= LARGEST else None
+        for mode in range(gradient.dim())
+        for slices in [gradient.movedim(mode, 0).flatten(1)]
+    ]
 
 
-def first_basis(statistic: Tensor) -> Tensor:
+def first_basis(statistic: Basis) -> Basis:
     """Eigenvectors [d,d] of the first gradient's statistic, largest first.
 
     In float64, and lifted off zero: one gradient may well have a rank below d, and float32 then
     does not converge.
     """
+    if statistic is None:
+        return None
     scaled = statistic.double() / statistic.double().diagonal().mean().clamp(min=1e-30)
     lifted = scaled + 1e-9 * torch.eye(len(scaled), dtype=torch.float64, device=scaled.device)
     return torch.linalg.eigh(lifted)[1].flip(1).to(statistic.dtype).contiguous()
@@ -76,7 +87,7 @@ def first_basis(statistic: Tensor) -> Tensor:
 
 def step_cost(weight: Tensor) -> int:
     """About how much a step of a weight costs: every element meets a basis of every mode."""
-    return weight.numel() * sum(modes(weight).shape)
+    return weight.numel() * sum(size for size in modes(weight).shape if size <= LARGEST)
 
 
 def assign_owners(costs: list[int], ranks: int) -> list[int]:
@@ -178,7 +189,8 @@ class Soap(torch.optim.Optimizer):
         # The bases follow the statistics, both at their own pace.
         if count % LOOK == 0:
             for statistic, newest in zip(state["statistics"], statistics(gradient), strict=True):
-                statistic.lerp_(newest, 1 - BETA**LOOK)
+                if statistic is not None:
+                    statistic.lerp_(newest, 1 - BETA**LOOK)
         if count % TURN == 0:
             self._turn(state)
 
@@ -190,6 +202,8 @@ class Soap(torch.optim.Optimizer):
         momentum = rotate_back(state["momentum"], state["bases"])
         pairs = zip(state["statistics"], state["bases"], strict=True)
         for mode, (statistic, basis) in enumerate(pairs):
+            if basis is None:
+                continue
             reached = statistic @ basis
             # By estimated eigenvalue, for the QR's sake.
             order = (basis * reached).sum(0).argsort(descending=True)

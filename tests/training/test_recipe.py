@@ -20,18 +20,17 @@ def test_shipped_recipes_load(name: str) -> None:
     assert sum(stage.share for stage in recipe.stages) == pytest.approx(1)
 
 
-def test_base_is_the_full_size() -> None:
-    """base.toml has 64 qualities and 256 channels.
+def test_light_is_complete() -> None:
+    """light.toml has as many channels as a block of 16 x 16 pixels has values, and 64 qualities.
 
     It begins with the context network, ends on chosen codes.
     """
-    recipe = recipes.load("base")
-    assert (recipe.model.quality_count, recipe.model.channels, recipe.model.levels) == (64, 256, 16)
-    assert recipe.model.context_features == 192  # 256 would be beyond 25 MB
+    recipe = recipes.load("light")
+    assert (recipe.model.quality_count, recipe.model.channels, recipe.model.levels) == (64, 768, 16)
     assert recipe.stages[0].train == ("planes",)
     assert [stage.choose for stage in recipe.stages] == [False, False, False, True]
-    assert stage_at(recipe.stages, 0.0299)[0] == 0
-    assert stage_at(recipe.stages, 0.0301)[0] == 1
+    assert stage_at(recipe.stages, 0.0399)[0] == 0
+    assert stage_at(recipe.stages, 0.0401)[0] == 1
 
 
 def test_paper_is_two_stages() -> None:
@@ -107,7 +106,7 @@ def test_wrong_recipes_are_refused(old: str, new: str, message: str) -> None:
 def test_unknown_recipe_lists_the_known() -> None:
     """A recipe that is neither a file nor shipped is refused with the names there are."""
     with pytest.raises(
-        ValueError, match=r"no recipe 'smook': expected a TOML file or one of base, paper, .*smoke"
+        ValueError, match=r"no recipe 'smook': expected a TOML file or one of light, paper, smoke"
     ):
         recipes.load("smook")
 
