@@ -1,8 +1,8 @@
 """The decoder CNN: integer codes -> pixels (paper, section 3.1).
 
 Everything wide happens at 1/16; two narrower trunks at 1/8 and 1/4 render the pixels. A linear
-transform of whole blocks stands beside them: it alone can be complete, and codes that say nothing to
-the trunks still reach the picture through it.
+transform of whole blocks stands beside them: it alone can be complete, so that
+what codes say is never lost in the trunks.
 """
 
 from ..format.grid import GRID

@@ -40,7 +40,7 @@ def add_train(train: argparse.ArgumentParser) -> None:
     """Arguments of `train`."""
     # What to train, from what, where to.
     train.add_argument(
-        "recipe", help="a TOML file, or the name of a shipped recipe (base, paper, small, smoke)"
+        "recipe", help="a TOML file, or the name of a shipped recipe (light, paper, smoke)"
     )
     train.add_argument(
         "--data", nargs="+", required=True, metavar="DIR_OR_TAR", help="training pictures"

@@ -221,8 +221,8 @@ class Tile:
         """Section 5, "Predictions": the codes of a step, in order, with means and scales."""
         layer, name = self.model.layer, f"planes.{step}"
         h = layer(f"{name}.hidden", self._inputs(step), (self.quality_index,))
-        h = layer(f"{name}.mid1", self._depthwise(f"{name}.depth1", h))
-        h = layer(f"{name}.mid2", self._depthwise(f"{name}.depth2", h))
+        for pair in range(1, self.model.config["context_layers"] + 1):
+            h = layer(f"{name}.mid{pair}", self._depthwise(f"{name}.depth{pair}", h))
         outputs = [layer(f"{name}.out{place}", h) for place in range(4)]
         (turn, parts), found = STEPS[step], []
         for at, (y, x) in enumerate(np.ndindex(self.level.shape)):

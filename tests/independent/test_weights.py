@@ -59,7 +59,6 @@ def test_the_documents_fields_are_the_configurations(shipped):
     for row in rows:
         cells = dict(zip(head, row, strict=True))
         text = cells[models.find(None).name]
-        text = cells["value if missing"] if text == "the same" else text
         names, values = re.findall(r"`(\w+)`", cells["field"]), json.loads(f"[{text}]")
         shared = values if len(names) == len(values) else [values]
         found |= dict(zip(names, shared, strict=True))
@@ -73,7 +72,9 @@ CODED = (1, 1, 2, 2, 2, 4, 4)
 """Of 16 channels, how many a position codes in each step."""
 
 
-def shapes(text: str, names: str, model: Model, step: int = 0) -> dict[str, tuple[int, ...]]:
+def shapes(
+    text: str, names: str, model: Model, step: int = 0, network: str = "decoder"
+) -> dict[str, tuple[int, ...]]:
     """Names and shapes of one row of a table, for one step.
 
     As many shapes as names, or one for all of them.
@@ -85,10 +86,9 @@ def shapes(text: str, names: str, model: Model, step: int = 0) -> dict[str, tupl
         "L": len(config["kept_planes"]),
         "W": config["context_features"],
         "s": config["importance_channels"],
-        "c4": config["quarter_channels"],
-        "c8": config["eighth_channels"],
-        "c16": config["sixteenth_channels"],
+        "e": config["outer_side"],
     }
+    scope |= dict(zip(("c4", "c8", "c16"), config[f"{network}_channels"], strict=True))
     full: list[str] = []
     for name in re.findall(r"`([\w.]+)`", names):
         full.append(full[0].rpartition(".")[0] + name if name.startswith(".") else name)
@@ -141,7 +141,7 @@ def test_the_documents_network_tensors_are_the_files(model):
     for part in text.split("| name, without ")[1:]:
         prefix = part[1:].split("`")[0]
         for names, shape in table(part):
-            for name, sizes in shapes(shape, names, model).items():
+            for name, sizes in shapes(shape, names, model, network=prefix[:-1]).items():
                 for full in spread(prefix + name, model):
                     expected |= {f"{full}.weight": sizes, f"{full}.bias": sizes[:1]}
         (gain,) = shapes(
@@ -212,6 +212,6 @@ def test_no_stream_holds_a_larger_code_than_the_document_says():
 def test_the_documents_reach_of_a_pixel_is_the_decoders(shipped):
     """The number of code positions in brackets is the halo of the default model's windows."""
     text = DOCUMENT.split("### Layers")[1].split("### ")[0]
-    (formula, reach) = re.findall(r"^(1 \+ b16 .*?) +\[(\d+)\]$", text, re.MULTILINE)[0]
+    (formula, reach) = re.findall(r"^(r \+ b16 .*?) +\[(\d+)\]$", text, re.MULTILINE)[0]
     assert int(reach) == shipped.decoder.halo
-    assert formula == "1 + b16 + ceil((4 * (b4 + 1) + 8 * b8) / 16)"
+    assert formula == "r + b16 + ceil((4 * (b4 + r) + 8 * b8) / 16)"

@@ -29,8 +29,8 @@ def test_light_is_complete() -> None:
     assert (recipe.model.quality_count, recipe.model.channels, recipe.model.levels) == (64, 768, 16)
     assert recipe.stages[0].train == ("planes",)
     assert [stage.choose for stage in recipe.stages] == [False, False, False, True]
-    assert stage_at(recipe.stages, 0.0399)[0] == 0
-    assert stage_at(recipe.stages, 0.0401)[0] == 1
+    assert stage_at(recipe.stages, 0.0299)[0] == 0
+    assert stage_at(recipe.stages, 0.0301)[0] == 1
 
 
 def test_paper_is_two_stages() -> None:
@@ -106,7 +106,8 @@ def test_wrong_recipes_are_refused(old: str, new: str, message: str) -> None:
 def test_unknown_recipe_lists_the_known() -> None:
     """A recipe that is neither a file nor shipped is refused with the names there are."""
     with pytest.raises(
-        ValueError, match=r"no recipe 'smook': expected a TOML file or one of light, paper, smoke"
+        ValueError,
+        match=r"no recipe 'smook': expected a TOML file or one of light, paper, small-7, smoke",
     ):
         recipes.load("smook")
 

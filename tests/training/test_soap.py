@@ -148,7 +148,7 @@ def test_preconditioned_are_the_mixing_convolutions() -> None:
         "encoder.stem.weight",
         "decoder.out.weight",
         "decoder.up.weight",
-        "planes.step.1.mid.weight",
+        "planes.step.1.mid1.weight",
     } <= names
     others = ("shortcut", "depth", "bias", "level", "gain")
     assert not [name for name in names if any(part in name for part in others)]
