@@ -36,6 +36,7 @@ import pytest
 from PIL import Image
 
 import pillow_cwic
+from pillow_cwic.networks.config import ModelConfig
 from pillow_cwic.tools import cli
 from pillow_cwic.training import __main__ as training
 from pillow_cwic.training import recipe as recipes
@@ -444,11 +445,12 @@ def test_the_formats_example_values_are_the_default_models():
     )
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line] for line in lines]
-    assert rows[0][:3] == ["field", "value if missing", shipped["default"]]
+    assert rows[0][:2] == ["field", shipped["default"]]
 
     found: dict[str, object] = {}
-    for names, missing, value, *_ in rows[1:]:
+    for names, value, *_ in rows[1:]:
         fields = re.findall(r"`(\w+)`", names)
-        values = json.loads(f"[{missing if value == 'the same' else value}]")
+        values = json.loads(f"[{value}]")
         found |= dict(zip(fields, values if len(fields) == len(values) else [values], strict=True))
-    assert found == entry["config"]
+    config = ModelConfig.from_dict(entry["config"])
+    assert found == json.loads(config.to_json())
