@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from . import imageio_plugin, pillow_plugin
+from . import registration as _registration
 from .errors import CwicError, FormatError, UnsupportedError, WeightsError
 from .format.container import read_header
 from .format.header import Header
@@ -186,8 +186,7 @@ def register() -> None:
 
     Importing the package has done so; doing it again is harmless.
     """
-    pillow_plugin.register()
-    imageio_plugin.register()
+    _registration.register()
 
 
 register()

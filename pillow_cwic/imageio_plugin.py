@@ -12,9 +12,7 @@ from collections.abc import Iterator
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
-import imageio.config
 import numpy as np
-from imageio.config import FileExtension, PluginConfig
 from imageio.core.request import URI_BYTES, InitializationError, IOMode, Request
 from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 from numpy.typing import ArrayLike, NDArray
@@ -28,22 +26,6 @@ if TYPE_CHECKING:
     from .options import Device, Region
 
 _EXTENSION = ".cwic"
-
-
-def register() -> None:
-    """Make imageio know .cwic; doing it again changes nothing."""
-    name = "cwic"
-    imageio.config.known_plugins[name] = PluginConfig(
-        name=name, class_name="CwicPlugin", module_name=__name__
-    )
-    if _EXTENSION not in imageio.config.known_extensions:
-        extension = FileExtension(
-            extension=_EXTENSION,
-            priority=[name, "pillow"],
-            name="Content-weighted image compression",
-        )
-        imageio.config.known_extensions[_EXTENSION] = [extension]
-        imageio.config.extension_list.append(extension)
 
 
 class CwicPlugin(PluginV3):

@@ -111,7 +111,7 @@ def _list(_: argparse.Namespace) -> Report:
 def _row(entry: Entry, source: Manifest, manifests: catalogue.Catalogue) -> Row:
     # A name may mean another model than this one.
     winner = manifests.by_name(entry.name)
-    files = models.copies(entry)
+    files = list(models.copies(entry))
 
     # What scripts read; tables show some of it.
     return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -156,15 +157,16 @@ def locate(entry: Entry, *, quiet: bool = False) -> Path:
         raise WeightsError("\n".join([*found, str(error)])) from error
 
 
-def copies(entry: Entry) -> list[Path]:
+def copies(entry: Entry) -> Iterator[Path]:
     """The files on this machine that should be this entry's.
 
-    The package's own first: they need no folder of the user's. Only the built-in manifest's ship
-    in the wheel.
+    The package's own first: they need no folder of the user's, which is not looked up then. Only
+    the built-in manifest's ship in the wheel.
     """
     shipped = [WHEEL_DIR / entry.file] if entry.origin == str(catalogue.builtin_path()) else []
-    paths = [*shipped, *cache.copies(entry.sha256), *entry.local_files()]
-    return [path for path in paths if cache.exists(path)]
+    yield from filter(cache.exists, shipped)
+    yield from cache.copies(entry.sha256)
+    yield from filter(cache.exists, entry.local_files())
 
 
 def forget() -> None:
