@@ -1,4 +1,4 @@
-"""`python -m pillow_cwic.training train | evaluate | export`.
+"""`python -m pillow_cwic.training train | evaluate | export | screens`.
 
 Invariant: the command line is read, and `--help` answered, without torch: the verbs import what
 needs it. This module decides nothing but defaults.
@@ -13,7 +13,12 @@ from pathlib import Path
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; 0 if it worked, 1 with a message if it did not, 2 for wrong usage."""
     options = parser().parse_args(arguments)
-    verbs = {"train": run_train, "evaluate": run_evaluate, "export": run_export}
+    verbs = {
+        "train": run_train,
+        "evaluate": run_evaluate,
+        "export": run_export,
+        "screens": run_screens,
+    }
     try:
         verbs[options.verb](options)
     except (ValueError, OSError, RuntimeError) as error:
@@ -33,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         verbs.add_parser("evaluate", help="rate-distortion by real files, beside Pillow's codecs")
     )
     add_export(verbs.add_parser("export", help="make a usable model from a run"))
+    add_screens(verbs.add_parser("screens", help="draw text, interfaces, charts and flat art"))
     return top
 
 
@@ -164,6 +170,13 @@ def add_export(export: argparse.ArgumentParser) -> None:
     export.add_argument("--jobs", type=int, default=1, help="processes for the calibration")
 
 
+def add_screens(screens: argparse.ArgumentParser) -> None:
+    """Arguments of `screens`."""
+    screens.add_argument("--out", type=Path, required=True, metavar="DIR", help="the folder")
+    screens.add_argument("--count", type=int, required=True, metavar="N", help="how many pictures")
+    screens.add_argument("--seed", type=int, default=0, help="other pictures for another number")
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """'0.1,0.5' -> (0.1, 0.5)."""
     return tuple(float(part) for part in text.split(","))
@@ -220,6 +233,14 @@ def run_evaluate(options: argparse.Namespace) -> None:
             device=options.device,
         )
     )
+
+
+def run_screens(options: argparse.Namespace) -> None:
+    """`screens`."""
+    from .screens import write_screens
+
+    paths = write_screens(options.out, options.count, options.seed)
+    print(f"{len(paths)} pictures in {options.out}")
 
 
 def run_export(options: argparse.Namespace) -> None:
