@@ -7,12 +7,10 @@ workers' codec.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 from PIL import Image, UnidentifiedImageError
 
 from ..runtime.machine import available_cores
+from ..runtime.processes import worker_processes
 from .recode import CWIC, recode_picture
 
 FAILURES = (
@@ -220,13 +219,8 @@ def _died(future: Future[str | None]) -> bool:
 def processes(count: int) -> Iterator[tuple[Executor, int]]:
     """Worker processes of this machine, which share its processors."""
     threads = max(1, available_cores() // count)
-    # A forked child of a process that used torch can hang.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(count, spawn, initializer=_set_up_worker, initargs=(threads,))
-    try:
+    with worker_processes(count, _limit_threads, threads) as pool:
         yield pool, count
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
@@ -243,8 +237,6 @@ def cluster(address: str) -> Iterator[tuple[Executor, int]]:
         yield client.get_executor(pure=False), sum(client.ncores().values())
 
 
-def _set_up_worker(threads: int) -> None:
+def _limit_threads(threads: int) -> None:
     # torch reads it when it is imported, which is later.
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    # Ctrl-C reaches all: this process ends what it does, and is ended.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

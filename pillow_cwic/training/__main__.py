@@ -24,6 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as error:
         print(f"{options.verb}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{options.verb}: interrupted", file=sys.stderr)
+        return 1
     return 0
 
 

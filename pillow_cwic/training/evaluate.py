@@ -6,9 +6,7 @@ through the public functions. This module knows nothing of how a model was train
 
 import io
 import json
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from tqdm import tqdm
 import pillow_cwic
 
 from ..runtime.files import write_atomically
+from ..runtime.processes import worker_processes
 from ..tools.rivals import CURVES, MEASURED, TUNED, avif_versions
 from .curves import (
     METRICS,
@@ -129,9 +128,7 @@ def measure_all(options: EvaluateOptions, pictures: list[Picture]) -> Iterator[R
                 bar.update()
             return
 
-        # Spawned, not forked: a forked child of a process that used torch can hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
+        with worker_processes(options.jobs) as pool:
             for results in pool.map(measure_job, jobs):
                 yield from results
                 bar.update()

@@ -6,11 +6,9 @@ taken as a refusal. No torch here: worker processes start fast.
 """
 
 import io
-import multiprocessing
 import tarfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
+
+from ..runtime.processes import worker_processes
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -149,10 +149,7 @@ def decode_all(pictures: list[Picture], jobs: int) -> Iterator[tuple[Picture, Pi
 
 
 def parallel(function: Callable[[Any], T], work: list[Any], jobs: int, title: str) -> Iterator[T]:
-    """`map` over worker processes with a progress bar; jobs = 1 works in this process.
-
-    Spawned, not forked: a forked child of a process that used torch can hang.
-    """
+    """`map` over worker processes with a progress bar; jobs = 1 works in this process."""
     bar = tqdm(total=len(work), desc=title, unit="picture", leave=False, disable=None)
     with bar:
         # Processes are not worth starting.
@@ -163,7 +160,7 @@ def parallel(function: Callable[[Any], T], work: list[Any], jobs: int, title: st
             return
 
         # Results in order, as they come.
-        with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        with worker_processes(jobs) as pool:
             for result in pool.map(function, work, chunksize=4):
                 yield result
                 bar.update()
