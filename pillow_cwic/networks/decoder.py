@@ -17,7 +17,8 @@ def decoder_network(config: ModelConfig) -> Network:
     side = config.outer_side
     layers = [
         Gain(name="gain", channels=config.channels, divides=True, source="codes", target="codes"),
-        Conv(name="stem", inputs=config.channels, outputs=c16, side=side, source="codes"),
+        Conv(name="stem", inputs=config.channels, outputs=c16, side=side,
+             sparse=side == 1, source="codes"),
         Modulation(name="quality_sixteenth", channels=c16),
         *blocks("sixteenth", n16, c16),
         Conv(name="up_eighth", inputs=c16, outputs=c8 * 4, shuffle=2),
@@ -28,7 +29,7 @@ def decoder_network(config: ModelConfig) -> Network:
         Conv(name="out", inputs=c4, outputs=3 * 4 * 4, side=side, shuffle=4,
              source="quarter", target="picture"),
         Conv(name="shortcut", inputs=config.channels, outputs=3 * GRID * GRID, shuffle=GRID,
-             full_precision=True, source="codes", target="picture", adds=True),
+             full_precision=True, sparse=True, source="codes", target="picture", adds=True),
         Conv(name="shortcut_eighth", inputs=c8, outputs=3 * 8 * 8, shuffle=8,
              target="picture", adds=True),
         Rescale(factor=0.5, offset=0.5, source="picture", target="picture"),

@@ -46,6 +46,7 @@ class Conv(_Wired):
     unshuffle: int = 1
     shuffle: int = 1
     full_precision: bool = False  # float32, where training lowers the rest
+    sparse: bool = False  # of side 1: many inputs are 0 everywhere, as are codes at low rates
 
     @property
     def tensors(self) -> dict[str, Shape]:

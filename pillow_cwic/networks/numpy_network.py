@@ -164,9 +164,16 @@ class _Product:
         self.weight = _floats(self.weight[:, order])
         self.bias = self.bias[order]
 
-    def __call__(self, rows: Floats, out: Floats, relu: bool = False) -> Floats:
-        """rows [m,in] -> out [m,out], which is given."""
-        matmul(rows, self.weight, out)
+    def __call__(
+        self, rows: Floats, out: Floats, relu: bool = False, *, sparse: bool = False
+    ) -> Floats:
+        """rows [m,in] -> out [m,out], which is given; sparse: only inputs that are not all 0."""
+        weight = self.weight
+        if sparse:
+            present = np.flatnonzero(rows.any(0))
+            rows = rows[:, present]
+            weight = weight[present]
+        matmul(rows, weight, out)
         out += self.bias
         if relu:
             np.maximum(out, 0, out=out)
@@ -228,7 +235,7 @@ class _Conv:
         out = np.empty((*x.shape[:2], layer.outputs), np.float32)  # [h,w,out]
         if layer.side == 1:
             rows = np.ascontiguousarray(x).reshape(-1, layer.inputs)
-            self.product(rows, out.reshape(-1, layer.outputs), layer.relu)
+            self.product(rows, out.reshape(-1, layer.outputs), layer.relu, sparse=layer.sparse)
         else:
             _convolve(self.product, x, out, layer.relu, space)
         if layer.shuffle > 1:
