@@ -94,4 +94,4 @@ def ms_ssim(x: Tensor, y: Tensor) -> Tensor:
 
 def decibels(mse: float) -> float:
     """PSNR of a mean squared error of values in [0, 1]."""
-    return -10 * math.log10(max(mse, 1e-10))
+    return math.nan if math.isnan(mse) else -10 * math.log10(max(mse, 1e-10))

@@ -8,7 +8,6 @@ Invariant: whatever stops a run, what it leaves can be resumed, and then ends wi
 This module knows no networks and no losses: one call of `Step` is one step.
 """
 
-import json
 import signal
 from types import FrameType
 from typing import Any
@@ -21,7 +20,9 @@ from ..runtime import files
 from . import checkpoint
 from . import recipe as recipes
 from .crops import load_whole
+from .divergence import DivergedError
 from .ranks import process_group
+from .records import to_json
 from .run_setup import Run, TrainOptions, check_folder, set_up
 from .schedule import Progress, learning_rate, stage_at
 from .validation import Point, validate
@@ -49,9 +50,16 @@ def train(options: TrainOptions) -> Progress:
         run = set_up(options, recipe, ranks, device)
         try:
             held_out = load_whole(run.data.validation, options.jobs) if ranks.first else []
-            with StopSignal() as stop:
-                loop(run, held_out, stop)
+            diverged = None
+            try:
+                with StopSignal() as stop:
+                    loop(run, held_out, stop)
+                refuse_if_diverged(run)
+            except DivergedError as error:
+                diverged = go_back(run, error)
             finish(run, held_out)
+            if diverged:
+                raise diverged
         finally:
             run.step.forward = run.step.joint  # lets go of the process group, see `process_group`
             run.watch.close()
@@ -93,6 +101,7 @@ def loop(run: Run, held_out: list[tuple[str, torch.Tensor]], stop: "StopSignal")
         if validation_due(run, used):
             run.watch.validation(progress, validate_average(run, held_out))
         if progress.seconds - saved_at > 60 * recipe.watch.checkpoint_minutes:
+            refuse_if_diverged(run)  # not over a checkpoint that is good
             save(run)
             saved_at = progress.seconds
 
@@ -136,6 +145,32 @@ def note_step(run: Run, rate: float, stage: str) -> None:
     means = run.step.take_sums()
     run.progress.skipped += int(means["skipped"])
     run.watch.step(run.progress, means, rate, stage)
+    if run.ranks.agree(run.judge.add(int(means["steps"]), int(means["skipped"]))):
+        raise DivergedError(str(run.judge))
+
+
+def refuse_if_diverged(run: Run) -> None:
+    """DivergedError if the steps up to here are too bad to be kept."""
+    steps, skipped = run.step.unread()
+    if run.ranks.agree(run.judge.too_bad(steps, skipped)):
+        run.judge.add(steps, skipped)
+        raise DivergedError(str(run.judge))
+
+
+def go_back(run: Run, error: DivergedError) -> DivergedError:
+    """Back to the newest checkpoint, which is from before; the error that the run ends with.
+
+    Raises it where there is none.
+    """
+    out = run.options.out
+    what = f"the training diverged at step {run.progress.step}: {error}"
+    advice = "try a smaller learning_rate or clip_norm"
+    if not checkpoint.exists(out):
+        raise DivergedError(f"{what}, and there is no checkpoint yet; {advice}")
+    run.watch.say(what)
+    run.facts["diverged_at_step"] = run.progress.step
+    run.progress, _ = checkpoint.load(out, run.step)
+    return DivergedError(f"{what}; {out} ends with step {run.progress.step}, from before; {advice}")
 
 
 def validation_due(run: Run, used_before: float) -> bool:
@@ -180,7 +215,7 @@ def finish(run: Run, held_out: list[tuple[str, torch.Tensor]]) -> None:
     points = validate_average(run, held_out)
     run.watch.validation(progress, points)
     facts = run.facts | outcome_facts(run, points)
-    files.write_atomically(out / "run.json", json.dumps(facts, indent=1).encode())
+    files.write_atomically(out / "run.json", to_json(facts, indent=1).encode())
 
     if facts["finished"] and run.recipe.watch.plots:
         from .plots import plot_run
@@ -192,6 +227,8 @@ def finish(run: Run, held_out: list[tuple[str, torch.Tensor]]) -> None:
         f"{end}: {progress.step} steps, {progress.skipped} skipped, {progress.seconds / 60:.1f} "
         f"minutes, {out}"
     )
+    if not all(point.is_finite for point in points):
+        raise DivergedError(f"the last validation is not finite: {out} is not to be used")
 
 
 def outcome_facts(run: Run, points: list[Point]) -> dict[str, Any]:
@@ -200,7 +237,7 @@ def outcome_facts(run: Run, points: list[Point]) -> dict[str, Any]:
     return {
         "finished": run.budget.used(run.progress) >= 1,
         "steps": run.progress.step,
-        "skipped_steps": run.progress.skipped + run.step.unread_skipped(),
+        "skipped_steps": run.progress.skipped + run.step.unread()[1],
         "minutes": round(run.progress.seconds / 60, 2),
         "peak_gpu_gib": round(peak_bytes / 2**30, 2),
         "validation": [point.as_dict() for point in points],

@@ -17,6 +17,7 @@ from ..runtime.machine import available_cores
 from . import checkpoint, initial
 from .crop_stream import CropStream, StreamPool
 from .crops import DataSet, Source, load_pool, open_data
+from .divergence import Judge
 from .ranks import Ranks
 from .recipe import Recipe
 from .schedule import Budget, Clock, Progress
@@ -61,6 +62,7 @@ class Run:
     clock: Clock
     watch: Watch
     facts: dict[str, Any]
+    judge: Judge = field(default_factory=Judge)
 
 
 def check_folder(options: TrainOptions, recipe: Recipe) -> None:

@@ -7,6 +7,7 @@ of an `if`. This module knows neither budget nor files.
 """
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -168,18 +169,21 @@ class Step:
         self.sums += torch.cat([values, torch.stack([finite.double(), torch.ones_like(values[0])])])
 
     def take_sums(self) -> dict[str, float]:
-        """Means since the last call, with `steps` and `skipped`; waits for the device."""
+        """Means since the last call, with `steps` and `skipped`; waits for the device.
+
+        They are NaN where no step was finite.
+        """
         values = dict(zip(SUMS, self.sums.tolist(), strict=True))
         self.sums.zero_()
         finite = values.pop("finite")
         steps = values.pop("steps")
-        means = {name: value / max(1.0, finite) for name, value in values.items()}
+        means = {name: value / finite if finite else math.nan for name, value in values.items()}
         return means | {"steps": steps, "skipped": steps - finite}
 
-    def unread_skipped(self) -> int:
-        """Steps skipped since the sums were last taken; leaves them."""
+    def unread(self) -> tuple[int, int]:
+        """Steps, and skipped steps, since the sums were last taken; leaves them."""
         sums = dict(zip(SUMS, self.sums.tolist(), strict=True))
-        return round(sums["steps"] - sums["finite"])
+        return round(sums["steps"]), round(sums["steps"] - sums["finite"])
 
     def prepare(self, say: Callable[[str], None]) -> None:
         """On CUDA, compile and capture the step if the recipe asks and the machine can.

@@ -4,6 +4,7 @@ Invariant: the rate is the entropy networks' own estimate; no file is written. T
 nothing in what it measures.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +27,11 @@ class Point:
     psnr: float  # decibels, of 8-bit values
     ms_ssim: float
     level: float  # mean importance level
+
+    @property
+    def is_finite(self) -> bool:
+        """False where the networks have diverged."""
+        return all(map(math.isfinite, asdict(self).values()))
 
     def as_dict(self) -> dict[str, Any]:
         """For the log."""

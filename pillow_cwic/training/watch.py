@@ -4,7 +4,6 @@ The log is JSON Lines, appended to as the run goes on. Invariant: what is shown 
 well. This module knows numbers and names, no tensors.
 """
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, TextIO
@@ -12,6 +11,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from .losses import decibels
+from .records import mend_lines, read_lines, to_json
 from .schedule import Budget, Progress
 from .validation import Point
 
@@ -28,7 +28,10 @@ class Watch:
         self.budget = budget
         self.first = first
         self.quiet = quiet
-        self.log: TextIO | None = (folder / LOG).open("a", encoding="utf-8") if first else None
+        self.log: TextIO | None = None
+        if first:
+            mend_lines(folder / LOG)  # a kill may have cut it
+            self.log = (folder / LOG).open("a", encoding="utf-8")
         self.board = _tensorboard(folder) if first else None
         # A log file gets lines, a terminal a bar.
         self.lines = first and not quiet and not sys.stderr.isatty()
@@ -49,7 +52,7 @@ class Watch:
         """Means since the last call: progress line, log, TensorBoard."""
         # For people.
         bpp = means["code_bpp"] + means["map_bpp"]
-        psnr = decibels(means["mse"])
+        psnr = decibels(means["mse"])  # NaN where no step was finite, as all means
         used = self.budget.used(progress)
         seconds_left = self.budget.seconds_left(progress)
         skipped = f", {progress.skipped} skipped" if progress.skipped else ""
@@ -80,8 +83,10 @@ class Watch:
         """Whole pictures at several qualities."""
         for point in points:
             row = point.as_dict()
+            warning = "" if point.is_finite else "NOT FINITE, "
             self._show(
-                f"step {progress.step}, quality index {point.quality_index}: {point.bpp:.4f} bpp "
+                f"step {progress.step}, quality index {point.quality_index}: {warning}"
+                f"{point.bpp:.4f} bpp "
                 f"(map {point.map_bpp:.4f}), {point.psnr:.2f} dB, MS-SSIM {point.ms_ssim:.4f}, "
                 f"mean level {point.level:.1f}"
             )
@@ -112,7 +117,7 @@ class Watch:
 
     def _write(self, event: str, **values: Any) -> None:
         if self.log is not None:
-            self.log.write(json.dumps({"event": event, **values}) + "\n")
+            self.log.write(to_json({"event": event, **values}) + "\n")
             self.log.flush()
 
     def _board(self, step: int, values: dict[str, float]) -> None:
@@ -123,10 +128,7 @@ class Watch:
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The log's lines; a run that never logged has none."""
-    path = folder / LOG
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return read_lines(folder / LOG)
 
 
 def _tensorboard(folder: Path) -> Any:
