@@ -7,7 +7,23 @@ are ValueError, as in Pillow.
 
 
 class CwicError(OSError):
-    """Anything wrong with a .cwic file or with what is needed to read it."""
+    """Anything wrong with a .cwic file or with what is needed to read it.
+
+    What a message quotes of a file, a manifest or a server cannot steer a terminal.
+    """
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(printable(arg) if isinstance(arg, str) else arg for arg in args))
+
+
+def printable(text: str) -> str:
+    """The text with control and formatting characters written as escapes; lines stay lines."""
+    return "".join(
+        character
+        if character.isprintable() or character == "\n"
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
 
 
 class FormatError(CwicError):

@@ -17,6 +17,9 @@ Index = TypeVar("Index", float, "Tensor")
 MOST_LEVELS = 16
 MOST_QUALITIES = 64
 LONGEST_LADDER = 63
+WIDEST = 4096  # channels of any layer
+MOST_BLOCKS = 256  # in a trunk
+LARGEST_LAMBDA = 1e6
 
 
 @dataclass(frozen=True)
@@ -77,16 +80,19 @@ class ModelConfig:
             if field.type is int:
                 value = getattr(self, field.name)
                 least = 0 if field.name == "ladder" else 1
-                if type(value) is not int or value < least:
+                if type(value) is not int or not least <= value <= WIDEST:
                     raise ValueError(
-                        f"{field.name} must be a whole number from {least} up, found {value!r}"
+                        f"{field.name} must be a whole number from {least} to {WIDEST}, "
+                        f"found {value!r:.60}"
                     )
 
     def _check_kept_planes(self) -> None:
         # Levels are coded as paths in a binary tree, and each must keep more than the one below.
         kept = self.kept_planes
-        if any(type(count) is not int for count in kept):
-            raise ValueError(f"kept_planes must be whole numbers, found {kept}")
+        if any(type(count) is not int or count > WIDEST for count in kept):
+            raise ValueError(
+                f"kept_planes must be whole numbers up to {WIDEST}, found {kept!s:.60}"
+            )
         power_of_two = len(kept) >= 2 and len(kept) & (len(kept) - 1) == 0
         if not power_of_two or kept[0] < 0 or list(kept) != sorted(set(kept)):
             raise ValueError(
@@ -108,9 +114,10 @@ class ModelConfig:
         # A file has one byte for the index, and lambda grows by a constant factor from 0 to last.
         if not 1 <= self.quality_count <= MOST_QUALITIES:
             raise ValueError(f"quality_count must be 1..64, found {self.quality_count}")
-        if not 0 < self.lambda_min <= self.lambda_max:
+        if not 0 < self.lambda_min <= self.lambda_max <= LARGEST_LAMBDA:
             raise ValueError(
-                f"lambda_min, lambda_max must satisfy 0 < {self.lambda_min} <= {self.lambda_max}"
+                f"lambda_min, lambda_max must satisfy 0 < {self.lambda_min!r:.60} <= "
+                f"{self.lambda_max!r:.60} <= {LARGEST_LAMBDA:g}"
             )
 
     def _check_widths(self) -> None:
@@ -123,10 +130,13 @@ class ModelConfig:
         }
         for name, start in least.items():
             counts = getattr(self, name)
-            if len(counts) != 3 or any(type(count) is not int or count < start for count in counts):
+            most = WIDEST if name.endswith("channels") else MOST_BLOCKS
+            if len(counts) != 3 or any(
+                type(count) is not int or not start <= count <= most for count in counts
+            ):
                 raise ValueError(
-                    f"{name} must be three whole numbers from {start} up, at 1/4, 1/8 and 1/16; "
-                    f"found {counts}"
+                    f"{name} must be three whole numbers from {start} to {most}, at 1/4, 1/8 and "
+                    f"1/16; found {counts!s:.60}"
                 )
         if self.outer_side not in (1, 3) or self.context_layers not in (1, 2):
             raise ValueError(
@@ -140,10 +150,10 @@ class ModelConfig:
     def _check_similarities(self) -> None:
         # What the two similarities leave to squared errors must not be negative anywhere.
         shares = (self.ms_ssim_weight, self.ssim_weight)
-        if len(shares[0]) != len(shares[1]) or len(shares[0]) < 2:
+        if len(shares[0]) != len(shares[1]) or not 2 <= len(shares[0]) <= MOST_QUALITIES:
             raise ValueError(
-                "ms_ssim_weight and ssim_weight must be equally many numbers, 2 or more, "
-                f"found {shares}"
+                "ms_ssim_weight and ssim_weight must be equally many numbers, 2 to "
+                f"{MOST_QUALITIES}, found {shares!s:.60}"
             )
         if any(type(share) not in (int, float) for weights in shares for share in weights):
             raise ValueError(f"ms_ssim_weight and ssim_weight must be numbers, found {shares}")

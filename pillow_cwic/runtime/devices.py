@@ -28,8 +28,9 @@ def resolve_device(device: object = None) -> str:
         return "cuda" if _gpu_is_at_hand() else NUMPY
     if name == NUMPY:
         return name
-    if name != "torch" and not re.fullmatch(r"cuda(:\d+)?", name):
-        raise ValueError(f"device {name!r} is not known; use {KNOWN}")
+    if name != "torch" and not re.fullmatch(r"cuda(:[0-9]{1,4})?", name):
+        origin = f"; {DEVICE_VARIABLE} has it" if device is None else ""
+        raise ValueError(f"device {name!r} is not known; use {KNOWN}{origin}")
     torch = import_torch(f"device {name!r}")
     count = torch.cuda.device_count()
     if name != "torch" and int(name.partition(":")[2] or 0) >= count:

@@ -5,8 +5,10 @@ that the package writes for a user, into the cache or into a run goes through he
 that is not a file system (fsspec) is written elsewhere.
 """
 
+import errno
 import os
 import secrets
+import stat
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import IO
@@ -37,6 +39,19 @@ def read_whole(file: IO[bytes]) -> bytes:
         return bytes(data)
     file.seek(0)
     return file.read()
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """A regular file, to be read; OSError for a pipe or a device, which could wait for ever."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return file
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -21,7 +21,8 @@ from ..errors import WeightsError
 from ..runtime.files import package_folder
 from . import cache, manifest
 from .folders import MANIFEST_VARIABLE, cache_folder, existing, expanded, manifest_folder
-from .manifest import Entry, Manifest, is_url
+from .manifest import Entry, Manifest, presentable
+from .manifest_fields import is_url
 
 REFRESH_SECONDS = 60.0  # an unknown id asks a manifest URL again, at most this often per process
 
@@ -72,9 +73,17 @@ def read_all() -> Catalogue:
     catalogue = Catalogue()
     for location in locations():
         try:
-            catalogue.manifests.append(read(location))
+            found = read(location)
         except WeightsError as error:
             catalogue.problems.append(str(error))
+            continue
+        catalogue.manifests.append(found)
+        if found.problems:
+            left_out = "\n  ".join(found.problems)
+            catalogue.problems.append(
+                f"the manifest {presentable(found.location)} has bad entries, which were left out:"
+                f"\n  {left_out}"
+            )
     return catalogue
 
 
@@ -89,8 +98,8 @@ def read(location: str) -> Manifest:
         return _fetched[location]
     copy = _copy_of(location)
     if copy is None or not cache.exists(copy):
-        raise WeightsError(f"the manifest {location} has not been fetched yet")
-    return manifest.parse(manifest.read_bytes(copy), location)
+        raise WeightsError(f"the manifest {presentable(location)} has not been fetched yet")
+    return manifest.usable(manifest.read_bytes(copy), location)
 
 
 def refresh(*, older_than_seconds: float = REFRESH_SECONDS) -> list[str]:
@@ -125,7 +134,7 @@ def fetch(url: str, copy: Path | None) -> Manifest:
 
     _asked[url] = time.monotonic()
     data = download.fetch_small(url, manifest.MAX_MANIFEST_BYTES)
-    _fetched[url] = manifest.parse(data, url)
+    _fetched[url] = manifest.usable(data, url)
     # A read-only cache costs a transfer per process, not the picture.
     with contextlib.suppress(WeightsError):
         if copy is not None:
@@ -192,4 +201,9 @@ def _remote() -> Iterator[tuple[str, Path | None]]:
 
 def _keep(copy: Path, data: bytes, parsed: Manifest) -> None:
     """Stores a manifest with its "base", so that relative URLs keep their meaning."""
-    cache.store(copy, json.dumps({**json.loads(data), "base": parsed.location}, indent=2).encode())
+    try:
+        text = json.dumps({**json.loads(data), "base": parsed.location}, indent=2)
+    except RecursionError as error:
+        shown = presentable(parsed.location)
+        raise WeightsError(f"the manifest {shown} is nested too deeply to be kept") from error
+    cache.store(copy, text.encode())

@@ -5,25 +5,28 @@ The tensors `encoder.*` and `decoder.*` are float16, `entropy.*` are integers; t
 bytes. This module knows no places and no hashes: whoever calls has checked the file's.
 """
 
+import io
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from ..errors import WeightsError
 from ..model import Model
 from ..networks.config import ModelConfig
-from ..runtime.files import write_atomically
+from ..runtime.files import open_regular, write_atomically
 
 FORMAT = "pillow-cwic model 1"
 
-Tensors = dict[str, NDArray[Any]]
+MOST_HEADER_BYTES = 1 << 24
 
 
 def read_model(path: str | PathLike[str], device: str, *, id: str) -> Model:
@@ -31,26 +34,48 @@ def read_model(path: str | PathLike[str], device: str, *, id: str) -> Model:
 
     WeightsError says what is wrong with it.
     """
-    metadata, tensors = _read(path, with_tensors=True)
-    return Model(_config(Path(path).name, metadata), tensors, device, id)
+    name = Path(path).name
+    with _reading(name), open_regular(Path(path)) as file:
+        data = file.read()
+    return parse_model(data, name, device, id=id)
+
+
+def parse_model(data: bytes, name: str, device: str, *, id: str) -> Model:
+    """As `read_model`, from the bytes of a file called `name`; they may go afterwards."""
+    with _reading(name):
+        metadata = _metadata(io.BytesIO(data), len(data))
+        config = _config(name, metadata)
+        tensors = safetensors.numpy.load(data)
+    return Model(config, tensors, device, id)
 
 
 def read_config(path: str | PathLike[str]) -> ModelConfig:
     """The configuration in a weights file, without its tensors; WeightsError as `read_model`."""
-    metadata, _ = _read(path, with_tensors=False)
-    return _config(Path(path).name, metadata)
+    name = Path(path).name
+    with _reading(name), open_regular(Path(path)) as file:
+        return _config(name, _metadata(file, os.fstat(file.fileno()).st_size))
 
 
-def _read(path: str | PathLike[str], *, with_tensors: bool) -> tuple[dict[str, str], Tensors]:
-    """Metadata and tensors; these are copies, so that the file may go afterwards."""
+def _metadata(file: BinaryIO, size: int) -> dict[str, str]:
+    """What the header says beside the tensors: its length in 8 bytes, then JSON."""
+    length = int.from_bytes(file.read(8), "little")
+    if length > min(MOST_HEADER_BYTES, size - 8):
+        raise ValueError(f"a header of {length} bytes, in a file of {size}")
+    header = json.loads(file.read(length))
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return metadata if isinstance(metadata, dict) else {}
+
+
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """Whatever is wrong with the bytes as a WeightsError."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            names = list(file.keys()) if with_tensors else []
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{Path(path).name} is not a readable safetensors file: {error}"
-        ) from error
+        yield
+    except WeightsError:
+        raise
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        reason = str(error) or type(error).__name__
+        raise WeightsError(f"{name} is not a readable safetensors file: {reason}") from error
 
 
 def _config(name: str, metadata: dict[str, str]) -> ModelConfig:
@@ -62,9 +87,9 @@ def _config(name: str, metadata: dict[str, str]) -> ModelConfig:
     try:
         values = json.loads(metadata[FORMAT])
         if not isinstance(values, dict):
-            raise TypeError(f"expected an object with a model's fields, found {values!r}")
+            raise TypeError(f"expected an object with a model's fields, found {values!r:.60}")
         return ModelConfig.from_dict(values)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise WeightsError(f"{name}: bad model configuration: {error}") from error
 
 

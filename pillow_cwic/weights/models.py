@@ -1,15 +1,14 @@
-"""From a model's name, id or path to a verified file, and to one loaded model per id and device.
+"""From a model's name, id or path to one loaded model per id and device.
 
-The order of places: an explicit path, the wheel, the cache, the folder of a local manifest, a
-download. Invariant: no byte of a weights file reaches the model before its SHA-256 has been
-checked. This module knows no torch until it loads.
+Invariant: no byte of a weights file reaches the model before its SHA-256 has been checked, and what
+was checked is what is loaded. This module knows no torch until it loads.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -18,20 +17,31 @@ from typing import TYPE_CHECKING
 from ..errors import WeightsError
 from ..format.header import MAX_QUALITY_INDEX, Header
 from ..options import quality_of
-from ..runtime import files
 from ..runtime.forks import no_fork
-from . import cache, catalogue
+from . import cache, catalogue, verified
 from .folders import CACHE_VARIABLE, MANIFEST_VARIABLE, cache_folder, existing
-from .manifest import Entry, is_id
+from .manifest import Entry, Manifest, presentable
+from .manifest_fields import is_id
 from .memory import Memory
+from .verified import WHEEL_DIR, copies, locate
+
+__all__ = [
+    "WHEEL_DIR",
+    "ModelInfo",
+    "copies",
+    "find",
+    "forget",
+    "info",
+    "load",
+    "locate",
+    "quality_of_file",
+]
 
 if TYPE_CHECKING:
     from ..model import Model
 
-WHEEL_DIR = files.package_data()
-"""The models that ship with the package."""
-
 MAX_LOADED = 4  # models kept in memory, the least recently used goes first
+MOST_LISTED = 20  # models of a manifest in a message
 
 _loaded: Memory[Model] = Memory(MAX_LOADED)  # by id and device
 
@@ -59,17 +69,23 @@ class ModelInfo:
 def find(model: str | PathLike[str] | None) -> Entry:
     """The entry of a model: None is the default.
 
-    16 hex digits are an id, a file is a path, anything else a name. A WeightsError says where an
-    unknown model was looked for and what to do.
+    16 hex digits are an id; a Path, a name with a folder in it or one that ends in .safetensors is
+    a file; anything else is a name, whatever lies in the current folder. A WeightsError says where
+    an unknown model was looked for and what to do.
     """
     if model is None:
         return _default()
     # First: an id comes from a file and must never become a path.
     if isinstance(model, str) and is_id(model):
-        return _find_id(model)
-    if not isinstance(model, str) or model.endswith(".safetensors") or Path(model).is_file():
+        return _entries_of_id(model)[0]
+    if not isinstance(model, str) or _is_path(model):
         return _entry_of_file(Path(model))
     return _find_name(model)
+
+
+def _is_path(model: str) -> bool:
+    separators = [os.sep, *([os.altsep] if os.altsep else [])]
+    return model.endswith(".safetensors") or any(sign in model for sign in separators)
 
 
 def info(model: str | PathLike[str] | None) -> ModelInfo:
@@ -113,60 +129,26 @@ def load(model: str | PathLike[str] | None, device: str) -> Model:
     kept = _loaded.get((str(model), device))
     if kept is not None:
         return kept
-    entry = find(model)
-    return _loaded.load((entry.id, device), lambda: _read(entry, device))
+    entries = _entries_of_id(model) if isinstance(model, str) and is_id(model) else [find(model)]
+    return _loaded.load((entries[0].id, device), lambda: _first_intact(entries, device))
 
 
-def _read(entry: Entry, device: str) -> Model:
-    path = locate(entry)
-    with no_fork():
-        from .file import read_model
+def _first_intact(entries: list[Entry], device: str) -> Model:
+    """The model of the first entry whose file can be had; WeightsError if there is none."""
+    problems = []
+    for entry in entries:
+        try:
+            path, data = verified.read(entry)
+        except WeightsError as error:
+            problems.append(error)
+            continue
+        with no_fork():
+            from .file import parse_model
 
-        return read_model(path, device, id=entry.id)
-
-
-def locate(entry: Entry, *, quiet: bool = False) -> Path:
-    """A verified file of this entry: in the wheel, the cache, beside its manifest, or fetched.
-
-    `quiet` hides the progress bar of a download. WeightsError when there is no intact file to be
-    had.
-    """
-    # A damaged copy is reported only if nothing else helps.
-    damaged = []
-    for path in copies(entry):
-        if cache.is_intact(path, entry.sha256):
-            return path
-        damaged.append(path)
-        if path in cache.copies(entry.sha256):
-            cache.discard_damaged(entry.sha256)
-    if any(path.parent == WHEEL_DIR for path in damaged):
-        raise WeightsError(
-            f"{damaged[0]} is damaged: its SHA-256 is not {entry.sha256}; reinstall pillow-cwic"
-        )
-
-    from . import download
-
-    try:
-        return download.fetch(entry, quiet=quiet)
-    except WeightsError as error:
-        found = [
-            f"{path}: its SHA-256 is not the {entry.sha256} of {entry.origin}"
-            for path in damaged
-            if cache.exists(path)  # one in the cache is gone
-        ]
-        raise WeightsError("\n".join([*found, str(error)])) from error
-
-
-def copies(entry: Entry) -> Iterator[Path]:
-    """The files on this machine that should be this entry's.
-
-    The package's own first: they need no folder of the user's, which is not looked up then. Only
-    the built-in manifest's ship in the wheel.
-    """
-    shipped = [WHEEL_DIR / entry.file] if entry.origin == str(catalogue.builtin_path()) else []
-    yield from filter(cache.exists, shipped)
-    yield from cache.copies(entry.sha256)
-    yield from filter(cache.exists, entry.local_files())
+            return parse_model(data, path.name, device, id=entry.id)
+    if len(problems) == 1:
+        raise problems[0]
+    raise WeightsError("\n".join(map(str, problems)))
 
 
 def forget() -> None:
@@ -189,48 +171,58 @@ def _default() -> Entry:
 
 
 def _entry_of_file(path: Path) -> Entry:
-    path = path.expanduser().absolute()
     try:
+        path = path.expanduser().absolute()
         sha256 = cache.hash_file(path)
         size = path.stat().st_size
-    except OSError as error:
-        raise WeightsError(
-            f"cannot read the weights file {path}: {error.strerror or error}"
-        ) from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise WeightsError(f"cannot read the weights file {path}: {reason}") from error
     entry = Entry(name=path.stem, file=path.name, sha256=sha256, bytes=size, origin=str(path))
     _opened[entry.id] = entry
     return entry
 
 
-def _find_id(model_id: str) -> Entry:
-    # The built-in manifest alone, where it is enough.
+def _entries_of_id(model_id: str) -> list[Entry]:
+    """What may be the model with this id: one entry, or several of which one at most is true.
+
+    (An id is the beginning of a hash: that of another file would have to be found by trying.) No
+    other manifest is asked about a model of this release, and no entry hides a file that is here.
+    """
     with contextlib.suppress(WeightsError):
-        entry = catalogue.builtin().by_id(model_id)
-        if entry is not None:
-            return entry
-    manifests = catalogue.read_all()
-    entry = manifests.by_id(model_id) or _opened.get(model_id) or _stored(model_id)
-    if entry is None:
+        if entry := catalogue.builtin().by_id(model_id):
+            return [entry]
+    known = catalogue.read_all()
+    found = _candidates(model_id, known)
+    if not found:
         problems = catalogue.refresh()  # the id may be newer than the copy of a manifest
-        manifests = catalogue.read_all()
-        entry = manifests.by_id(model_id)
-        if entry is None:
-            raise WeightsError(_unknown(f"the model with id {model_id}", manifests, problems))
-    return entry
+        known = catalogue.read_all()
+        found = _candidates(model_id, known)
+        if not found:
+            raise WeightsError(_unknown(f"the model with id {model_id}", known, problems))
+    return found
 
 
-def _stored(model_id: str) -> Entry | None:
+def _candidates(model_id: str, known: catalogue.Catalogue) -> list[Entry]:
+    """Entries of an id, each hash once: first those whose file is here."""
+    entries = [m.by_id(model_id) for m in known.manifests]
+    entries += [_opened.get(model_id), *map(_stored, cache.stored_models(model_id))]
+    by_hash: dict[str, Entry] = {}
+    for entry in entries:
+        if entry is not None:
+            by_hash.setdefault(entry.sha256, entry)
+    return sorted(by_hash.values(), key=lambda entry: next(verified.copies(entry), None) is None)
+
+
+def _stored(path: Path) -> Entry:
     """A cached file needs no manifest: its name is its hash."""
-    for path in cache.stored_models():
-        if path.stem.startswith(model_id):
-            return Entry(
-                name=path.stem,
-                file=path.name,
-                sha256=path.stem,
-                bytes=path.stat().st_size,
-                origin=str(path),
-            )
-    return None
+    return Entry(
+        name=path.stem,
+        file=path.name,
+        sha256=path.stem,
+        bytes=path.stat().st_size,
+        origin=str(path),
+    )
 
 
 def _find_name(name: str) -> Entry:
@@ -249,10 +241,17 @@ def _find_name(name: str) -> Entry:
     return entry
 
 
+def _listed(manifest: Manifest) -> list[str]:
+    """Its models, or as many as a message can hold."""
+    more = len(manifest.models) - MOST_LISTED
+    names = [str(entry) for entry in manifest.models[:MOST_LISTED]]
+    return [*names, f"and {more} more"] if more > 0 else names
+
+
 def _unknown(what: str, manifests: catalogue.Catalogue, problems: list[str]) -> str:
     """Where `what` was looked for, what went wrong there, and what to do."""
     contents = [
-        f"  {m.location}: {', '.join(map(str, m.models)) or 'no models'}"
+        f"  {presentable(m.location)}: {', '.join(_listed(m)) or 'no models'}"
         for m in manifests.manifests
     ]
     cached = existing(cache_folder) or f"none, set {CACHE_VARIABLE}"

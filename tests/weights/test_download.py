@@ -14,7 +14,7 @@ import pytest
 from loopback import BODY, PATH, SHA256, Page, Server, entry_for, names, serving
 
 from pillow_cwic.errors import WeightsError
-from pillow_cwic.weights import download
+from pillow_cwic.weights import download, transfer
 
 pytest_plugins = ["loopback"]
 pytestmark = pytest.mark.usefixtures("cache_dir")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("cache_dir")
 
 def kept(cut: int) -> int:
     """How many bytes of an answer that ended after `cut` bytes are in the file."""
-    return cut // download.CHUNK_BYTES * download.CHUNK_BYTES
+    return cut // transfer.CHUNK_BYTES * transfer.CHUNK_BYTES
 
 
 def test_a_file_arrives_whole_under_its_hash(server: Server, cache_dir: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_cut_is_resumed_where_it_happened(server: Server, seed: int) -> None:
     assert download.fetch(entry_for(server.url(PATH))).read_bytes() == BODY
     first, second = kept(cut), kept(cut) + kept(again)
     assert server.ranges() == [None, *(f"bytes={n}-" if n else None for n in (first, second))]
-    assert sum(server.sent_bytes()) < len(BODY) + 2 * download.CHUNK_BYTES
+    assert sum(server.sent_bytes()) < len(BODY) + 2 * transfer.CHUNK_BYTES
 
 
 def test_an_answer_that_ends_early_without_a_length_is_a_cut(server: Server) -> None:
@@ -150,7 +150,7 @@ def test_a_hang_ends_by_time_out_and_the_next_url_resumes(
 
     What it sent is kept for the next URL.
     """
-    monkeypatch.setattr(download, "READ_SECONDS", 0.4)
+    monkeypatch.setattr(transfer, "READ_SECONDS", 0.4)
     server.pages["/silent"] = Page(BODY, hangs=[after_bytes])
     assert download.fetch(entry_for(server.url("/silent"), server.url(PATH))).read_bytes() == BODY
     assert server.paths() == ["/silent", PATH]
@@ -161,7 +161,7 @@ def test_a_hang_everywhere_is_an_error_that_says_how_long(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence before the first byte of an answer is reported with the time waited."""
-    monkeypatch.setattr(download, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(transfer, "READ_SECONDS", 0.3)
     server.gate.clear()
     with pytest.raises(WeightsError, match=r"no answer for 0\.3 s"):
         download.fetch(entry_for(server.url(PATH)))

@@ -241,19 +241,19 @@ CONFIGURED = {
     "unknown_field": ({"colour": 1}, "unknown model configuration field(s): colour"),
     "text_for_a_number": (
         {"quality_count": "64"},
-        "quality_count must be a whole number from 1 up, found '64'",
+        "quality_count must be a whole number from 1 to 4096, found '64'",
     ),
     "half_a_channel": (
         {"map_channels": 6.5},
-        "map_channels must be a whole number from 1 up, found 6.5",
+        "map_channels must be a whole number from 1 to 4096, found 6.5",
     ),
     "no_width": (
         {"context_features": 0},
-        "context_features must be a whole number from 1 up, found 0",
+        "context_features must be a whole number from 1 to 4096, found 0",
     ),
     "blocks_below_none": (
         {"decoder_blocks": [1, -1, 1]},
-        "decoder_blocks must be three whole numbers from 0 up",
+        "decoder_blocks must be three whole numbers from 0 to 256",
     ),
     "planes_off_the_parts": (
         {"kept_planes": [0, 20]},
@@ -265,11 +265,11 @@ CONFIGURED = {
     ),
     "half_a_plane": (
         {"kept_planes": [0, 15.5]},
-        "kept_planes must be whole numbers, found (0, 15.5)",
+        "kept_planes must be whole numbers up to 4096, found (0, 15.5)",
     ),
     "one_share": (
         {"ssim_weight": [0.5]},
-        "ms_ssim_weight and ssim_weight must be equally many numbers, 2 or more",
+        "ms_ssim_weight and ssim_weight must be equally many numbers, 2 to 64",
     ),
     "a_word_as_share": (
         {"ssim_weight": [0, "0.5"]},

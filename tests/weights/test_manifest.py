@@ -14,7 +14,7 @@ import pytest
 
 from pillow_cwic.errors import WeightsError
 from pillow_cwic.runtime import files
-from pillow_cwic.weights import cache, catalogue, manifest
+from pillow_cwic.weights import cache, catalogue, manifest, manifest_fields
 from pillow_cwic.weights.manifest import QualityPoint
 
 SHA256 = "0123456789abcdef" * 4
@@ -112,7 +112,7 @@ def test_a_bad_field_is_named(name: str, value: object, expected: str) -> None:
         parse({**GOOD, name: value})
     text = str(error.value)
     assert HERE in text
-    assert f"field {name!r}: found {manifest._short(value)}, expected" in text
+    assert f"field {name!r}: found {manifest_fields.short(value)}, expected" in text
     assert expected in text
 
 

@@ -31,13 +31,13 @@ def path(tiny: Path, tmp_path: Path) -> Path:
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """The ids that were really loaded, in order: the true loader, watched."""
     seen: list[str] = []
-    load = file.read_model
+    load = file.parse_model
 
-    def watched(path: os.PathLike[str], device: str, *, id: str) -> model.Model:
+    def watched(data: bytes, name: str, device: str, *, id: str) -> model.Model:
         seen.append(id)
-        return load(path, device, id=id)
+        return load(data, name, device, id=id)
 
-    monkeypatch.setattr(file, "read_model", watched)
+    monkeypatch.setattr(file, "parse_model", watched)
     models.forget()
     yield seen
     models.forget()
@@ -166,21 +166,21 @@ def test_a_forked_child_does_not_wait_for_the_parents_threads(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Forked while another thread is loading, the child loads by itself instead of waiting."""
-    loading, go_on, load = threading.Event(), threading.Event(), file.read_model
+    loading, go_on, load = threading.Event(), threading.Event(), file.parse_model
 
     def slow(*args: object, **options: str) -> model.Model:
         loading.set()
         go_on.wait(30)
         return load(*args, **options)
 
-    monkeypatch.setattr(file, "read_model", slow)
+    monkeypatch.setattr(file, "parse_model", slow)
     thread = threading.Thread(target=models.load, args=(path, CPU))
     thread.start()
     loading.wait(30)
     child = os.fork()
     if child == 0:
         signal.alarm(20)
-        file.read_model = load
+        file.parse_model = load
         os._exit(0 if models.load(path, CPU).id else 1)
     go_on.set()
     thread.join()

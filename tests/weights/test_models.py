@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ import pytest
 from loopback import BODY, SHA256, Page, Server, names, unprivileged
 
 from pillow_cwic.errors import WeightsError
-from pillow_cwic.weights import cache, catalogue, models
+from pillow_cwic.weights import cache, catalogue, models, verified
 from pillow_cwic.weights.folders import cache_folder, manifest_folder
 
 pytest_plugins = ["loopback"]
@@ -313,7 +313,7 @@ def test_a_damaged_shipped_file_says_reinstall(
 ) -> None:
     """A package whose model file is damaged says so by path, and uses no network quietly."""
     (tmp_path / DEFAULT.file).write_bytes(b"cut short")
-    monkeypatch.setattr(models, "WHEEL_DIR", tmp_path)
+    monkeypatch.setattr(verified, "WHEEL_DIR", tmp_path)
     with pytest.raises(
         WeightsError, match=rf"{DEFAULT.file} is damaged: .*{DEFAULT.sha256}; reinstall pillow-cwic"
     ):
@@ -321,9 +321,9 @@ def test_a_damaged_shipped_file_says_reinstall(
 
 
 def test_the_package_comes_before_the_cache(cache_dir: Path) -> None:
-    """A shipped model is read where it is, whatever the user's folders hold."""
+    """A shipped model is read where it is, whatever the user's folders hold: a pipe, for one."""
     cache_dir.mkdir()
-    shutil.copy(models.WHEEL_DIR / DEFAULT.file, cache_dir / f"{DEFAULT.sha256}.safetensors")
+    os.mkfifo(cache_dir / f"{DEFAULT.sha256}.safetensors")
     assert models.locate(DEFAULT) == models.WHEEL_DIR / DEFAULT.file
 
 
