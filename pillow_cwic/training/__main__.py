@@ -68,6 +68,9 @@ def add_train(train: argparse.ArgumentParser) -> None:
     )
     train.add_argument("--resume", action="store_true", help="continue the run in RUN")
     train.add_argument(
+        "--new-data", action="store_true", help="with --resume: go on with other pictures"
+    )
+    train.add_argument(
         "--from", type=Path, dest="initial", metavar="WEIGHTS", help="start from these weights"
     )
     add_train_machine(train)
@@ -211,7 +214,7 @@ def run_train(options: argparse.Namespace) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> None:
     """`evaluate`."""
-    from .evaluate import DIALS, EvaluateOptions, evaluate
+    from .evaluate import DIALS, EvaluateOptions, evaluate, refuse_skipped
 
     # What argparse cannot say.
     if options.qualities and options.indices:
@@ -220,7 +223,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
         raise ValueError(f"--rates is LOW,HIGH in bpp, found {len(options.rates)} numbers")
 
     # Options left out keep the measurement's own defaults.
-    evaluate(
+    _, skipped = evaluate(
         EvaluateOptions(
             models=options.models,
             images=options.images,
@@ -236,6 +239,7 @@ def run_evaluate(options: argparse.Namespace) -> None:
             device=options.device,
         )
     )
+    refuse_skipped(skipped)
 
 
 def run_screens(options: argparse.Namespace) -> None:
@@ -248,11 +252,12 @@ def run_screens(options: argparse.Namespace) -> None:
 
 def run_export(options: argparse.Namespace) -> None:
     """`export`."""
+    from .evaluate import refuse_skipped
     from .export import ExportOptions, export
 
     # A run's folder gives its model the name.
     folder = options.out or options.run / "export"
-    entry = export(
+    entry, skipped = export(
         ExportOptions(
             run=options.run,
             name=options.name or options.run.resolve().name,
@@ -273,6 +278,7 @@ def run_export(options: argparse.Namespace) -> None:
             f"To use it by name: pillow-cwic weights add {path.parent / 'manifest.json'}",
             file=sys.stderr,
         )
+    refuse_skipped(skipped)
 
 
 if __name__ == "__main__":

@@ -144,15 +144,58 @@ def bd_rate(
     return 100 * (math.exp(means[1] - means[0]) - 1)
 
 
+def best_tune_rows(
+    results: list[Result], name: str, tunes: set[str], rates: tuple[float, float] | None
+) -> dict[str, str]:
+    """By measure: the last cells of a row of `best_tune_report`."""
+    curves = {curve.name: curve for curve in mean_curves(results)}
+    rows = {}
+    for metric in METRICS:
+        deltas = {
+            tune: delta
+            for tune in sorted(tunes & set(curves))
+            if (delta := bd_rate(curves[tune], curves[name], metric, rates)) is not None
+        }
+        if not deltas:
+            continue
+        best = max(deltas, key=deltas.__getitem__)
+        by_picture = picture_deltas(results, (best, name), metric, rates)
+        worst = max(by_picture, key=by_picture.__getitem__)
+        mean = sum(by_picture.values()) / len(by_picture)
+        rows[metric] = (
+            f"{best.removeprefix('AVIF tune ')} | {deltas[best]:+.1f}% | {mean:+.1f}% | "
+            f"{by_picture[worst]:+.1f}% {worst} |"
+        )
+    return rows
+
+
+def picture_deltas(
+    results: list[Result],
+    codecs: tuple[str, str],
+    metric: str,
+    rates: tuple[float, float] | None,
+) -> dict[str, float]:
+    """By picture: Bjontegaard-delta rate of the second codec against the first, in percent."""
+    found = {}
+    for picture in sorted({result.picture for result in results}):
+        own = [result for result in results if result.picture == picture]
+        curves = {curve.name: curve for curve in mean_curves(own)}
+        delta = bd_rate(curves[codecs[0]], curves[codecs[1]], metric, rates)
+        if delta is not None:
+            found[picture] = delta
+    return found
+
+
 def draw_rates(curves: list[Curve], anchors: list[Curve], path: Path) -> None:
     """Every metric over the rate as one picture file; anchors dashed."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    shown = [metric for metric in METRICS if any(len(c.rising_points(metric)) > 1 for c in curves)]
+    points = [point for curve in curves for point in curve.points]
+    shown = [name for name in METRICS if any(getattr(p, name) is not None for p in points)]
     figure = Figure(figsize=(6.2 * len(shown), 5.5), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
-    rate_limit = min(1.6, max(p.bpp for c in curves for p in c.points) * 1.05)
+    rate_limit = min(1.6, max(point.bpp for point in points) * 1.05)
 
     for axis, metric in zip(axes, shown, strict=True):
         # A curve has the same colour on every axis.

@@ -4,14 +4,10 @@ Invariant: every number comes from a file that was encoded, measured in bytes, a
 through the public functions. This module knows nothing of how a model was trained.
 """
 
-import io
-import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 import pillow_cwic
@@ -22,7 +18,7 @@ from ..tools.rivals import CURVES, MEASURED, TUNED, avif_versions
 from .curves import (
     METRICS,
     Curve,
-    bd_rate,
+    best_tune_rows,
     delta_table,
     draw_rates,
     load_anchors,
@@ -30,8 +26,16 @@ from .curves import (
     point_table,
     rate_table,
 )
-from .measures import Result, Trial, compare_trial, measure
-from .pictures import Picture, find
+from .measures import (
+    Pixels,
+    Result,
+    Trial,
+    compare_trial,
+    measure,
+    read_results,
+    write_results,
+)
+from .pictures import Picture, Skipped, decode, find
 
 TABLE_RATES = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
 """Bits per pixel at which the curves are interpolated."""
@@ -72,23 +76,33 @@ class Job:
     effort: int = 0
 
 
-def evaluate(options: EvaluateOptions) -> list[Curve]:
+def evaluate(options: EvaluateOptions) -> tuple[list[Curve], list[Skipped]]:
     """Measure, write rd.json, rd.md and rd.png into `out`, print the tables.
 
-    The curves are returned, models first. ValueError for unknown codecs, qualities out of range or
-    a folder without pictures.
+    Returns the curves, models first, and the pictures that could not be measured, which are left
+    out of all figures. ValueError for unknown codecs, qualities out of range, or where no picture
+    can be measured.
     """
     # Measuring takes long: what is wrong is said first.
     pictures = find(options.images)
     if not pictures:
         raise ValueError(f"no pictures in {', '.join(options.images)}")
     check_options(options)
-    earlier = [result for path in options.beside for result in read_results(path, pictures)]
+    earlier = [
+        result
+        for path in options.beside
+        for result in read_results(path, [picture.name for picture in pictures])
+    ]
 
     # What was measured now replaces what an earlier evaluation says of the same codec.
-    results = list(measure_all(options, pictures))
+    results, skipped = measure_all(options, pictures)
+    bad = {item.name for item in skipped}
+    pictures = [picture for picture in pictures if picture.name not in bad]
+    if not pictures:
+        raise ValueError(f"no picture could be measured: {name_skipped(skipped)}")
     measured = {result.codec for result in results}
     results += [result for result in earlier if result.codec not in measured]
+    results = [result for result in results if result.picture not in bad]
     curves = mean_curves(results)
     anchors = [curve for path in options.anchors for curve in load_anchors(path)]
 
@@ -100,7 +114,18 @@ def evaluate(options: EvaluateOptions) -> list[Curve]:
     write_atomically(options.out / "rd.md", report.encode())
     draw_rates(curves, anchors, options.out / "rd.png")
     print(report)
-    return curves
+    return curves, skipped
+
+
+def refuse_skipped(skipped: list[Skipped]) -> None:
+    """At the end, when all else is written: ValueError that names the pictures left out."""
+    if skipped:
+        raise ValueError(f"{len(skipped)} picture(s) left out: {name_skipped(skipped)}")
+
+
+def name_skipped(skipped: list[Skipped]) -> str:
+    """Pictures and why they were left out, in one line."""
+    return "; ".join(f"{item.name}: {item.reason}" for item in skipped)
 
 
 def check_options(options: EvaluateOptions) -> None:
@@ -114,8 +139,25 @@ def check_options(options: EvaluateOptions) -> None:
         dials(options, model)
 
 
-def measure_all(options: EvaluateOptions, pictures: list[Picture]) -> Iterator[Result]:
-    """All results, in a fixed order: models first, then Pillow's codecs, pictures in order."""
+def measure_all(
+    options: EvaluateOptions, pictures: list[Picture]
+) -> tuple[list[Result], list[Skipped]]:
+    """All results, in a fixed order: models first, then Pillow's codecs, pictures in order.
+
+    And the pictures that failed, once each.
+    """
+    results: list[Result] = []
+    skipped: dict[str, Skipped] = {}
+    for outcome in outcomes(options, pictures):
+        if isinstance(outcome, Skipped):
+            skipped.setdefault(outcome.name, outcome)
+        else:
+            results += outcome
+    return results, list(skipped.values())
+
+
+def outcomes(options: EvaluateOptions, pictures: list[Picture]) -> Iterator[list[Result] | Skipped]:
+    """What each job gives, in a fixed order."""
     runs = [(model, effort) for model in options.models for effort in options.efforts]
     rivals = [codec for codec in options.codecs if CURVES[codec].available]
     jobs = [Job(picture, model, options, effort) for model, effort in runs for picture in pictures]
@@ -124,49 +166,36 @@ def measure_all(options: EvaluateOptions, pictures: list[Picture]) -> Iterator[R
     with tqdm(total=len(jobs), desc="evaluating", unit="picture", leave=False, disable=None) as bar:
         if options.jobs <= 1:
             for job in jobs:
-                yield from measure_job(job)
+                yield measure_job(job)
                 bar.update()
             return
 
         with worker_processes(options.jobs) as pool:
-            for results in pool.map(measure_job, jobs):
-                yield from results
+            for outcome in pool.map(measure_job, jobs):
+                yield outcome
                 bar.update()
 
 
-def write_results(path: Path, results: list[Result]) -> None:
-    """One line of JSON per result."""
-    rows = [
-        json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(r).items()})
-        for r in results
-    ]
-    write_atomically(path, ('{"results": [\n' + ",\n".join(rows) + "\n]}\n").encode())
-
-
-def read_results(path: Path, pictures: list[Picture]) -> list[Result]:
-    """The results in an earlier rd.json; ValueError if it is none, or of other pictures."""
+def measure_job(job: Job) -> list[Result] | Skipped:
+    """One job's results; or its picture, where it cannot be read, encoded or measured."""
+    pixels = decode(job.picture)
+    if isinstance(pixels, str):
+        return Skipped(job.picture.name, pixels)
     try:
-        results = [Result(**row) for row in json.loads(path.read_text("utf-8"))["results"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not an rd.json that `evaluate` wrote: {error}") from None
-    if {result.picture for result in results} != {picture.name for picture in pictures}:
-        raise ValueError(
-            f"{path} is of other pictures than these {len(pictures)}: its figures can't stand "
-            "beside them"
-        )
-    return results
+        return measure_pixels(job, pixels)
+    except (OSError, ValueError, MemoryError) as error:
+        reason = str(error) or type(error).__name__
+        return Skipped(job.picture.name, f"{title(job.codec, job.effort)}: {reason}")
 
 
-def measure_job(job: Job) -> list[Result]:
-    """One job's results."""
+def measure_pixels(job: Job, pixels: Pixels) -> list[Result]:
+    """Measure a picture uint8 [h,w,3]."""
     import torch
 
     # Processes beside each other would wait for each other's threads.
     if job.options.jobs > 1:
         torch.set_num_threads(1)
 
-    with Image.open(io.BytesIO(job.picture.read())) as image:
-        pixels = np.asarray(image.convert("RGB"))
     if job.codec in job.options.codecs:
         return list(measure(job.codec, job.picture.name, pixels))
 
@@ -213,8 +242,9 @@ def best_tune_report(
         "|---|---|---|---|---|---|---|---|",
     ]
     names = [title(model, effort) for model in options.models for effort in options.efforts]
+    names_here = {picture.name for picture in pictures}
     for source in options.images:
-        own = {picture.name for picture in find([source])}
+        own = {picture.name for picture in find([source])} & names_here
         of_set = [result for result in results if result.picture in own]
         for name in names:
             for metric, row in best_tune_rows(of_set, name, tunes, options.rates).items():
@@ -222,48 +252,6 @@ def best_tune_report(
                     f"| {Path(source).name} | {len(own)} | {name} | {METRICS[metric]} | {row}"
                 )
     return "\n".join([*lines, ""])
-
-
-def best_tune_rows(
-    results: list[Result], name: str, tunes: set[str], rates: tuple[float, float] | None
-) -> dict[str, str]:
-    """By measure: the last cells of a row of `best_tune_report`."""
-    curves = {curve.name: curve for curve in mean_curves(results)}
-    rows = {}
-    for metric in METRICS:
-        deltas = {
-            tune: delta
-            for tune in sorted(tunes & set(curves))
-            if (delta := bd_rate(curves[tune], curves[name], metric, rates)) is not None
-        }
-        if not deltas:
-            continue
-        best = max(deltas, key=deltas.__getitem__)
-        by_picture = picture_deltas(results, (best, name), metric, rates)
-        worst = max(by_picture, key=by_picture.__getitem__)
-        mean = sum(by_picture.values()) / len(by_picture)
-        rows[metric] = (
-            f"{best.removeprefix('AVIF tune ')} | {deltas[best]:+.1f}% | {mean:+.1f}% | "
-            f"{by_picture[worst]:+.1f}% {worst} |"
-        )
-    return rows
-
-
-def picture_deltas(
-    results: list[Result],
-    codecs: tuple[str, str],
-    metric: str,
-    rates: tuple[float, float] | None,
-) -> dict[str, float]:
-    """By picture: Bjontegaard-delta rate of the second codec against the first, in percent."""
-    found = {}
-    for picture in sorted({result.picture for result in results}):
-        own = [result for result in results if result.picture == picture]
-        curves = {curve.name: curve for curve in mean_curves(own)}
-        delta = bd_rate(curves[codecs[0]], curves[codecs[1]], metric, rates)
-        if delta is not None:
-            found[picture] = delta
-    return found
 
 
 def title(model: str, effort: int) -> str:

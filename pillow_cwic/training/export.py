@@ -16,11 +16,13 @@ from ..networks.config import ModelConfig
 from ..runtime.files import write_atomically
 from ..tools.rivals import MEASURED
 from ..weights import catalogue, manifest
+from ..weights.manifest_fields import NAME_RULE, is_name
 from . import evaluate
 from . import recipe as recipes
 from .curves import Curve
 from .integer_weights import export_weights
 from .joint_codec import JointCodec
+from .pictures import Skipped
 from .recipe import Recipe
 
 CALIBRATION_POINTS = 9
@@ -44,13 +46,16 @@ class ExportOptions:
     jobs: int = 1
 
 
-def export(options: ExportOptions) -> manifest.Entry:
-    """Write a run's model into `out` -> its manifest entry.
+def export(options: ExportOptions) -> tuple[manifest.Entry, list[Skipped]]:
+    """Write a run's model into `out` -> its manifest entry, and pictures that were not measured.
 
     NAME.safetensors, NAME.md, NAME.toml, manifest.json and, with pictures, rd.*. OSError if the run
     has no weights, WeightsError if its integer form breaks the accumulator bound, ValueError for a
     name that the manifest does not allow.
     """
+    if not is_name(options.name):
+        raise ValueError(f"--name is {NAME_RULE}; found {options.name!r}")
+
     # The weights file, by which the model is named and measured.
     recipe = recipes.load(options.run / "recipe.toml")
     options.out.mkdir(parents=True, exist_ok=True)
@@ -59,7 +64,7 @@ def export(options: ExportOptions) -> manifest.Entry:
 
     # What its qualities are worth.
     indices = calibration_indices(recipe.model)
-    curve = calibrate(options, path, indices) if options.images else None
+    curve, skipped = calibrate(options, path, indices) if options.images else (None, [])
     quality = [
         {"index": index, "bpp": round(point.bpp, 5), "psnr": round(point.psnr or 0.0, 3)}
         for index, point in zip(indices, curve.points if curve else (), strict=False)
@@ -87,13 +92,13 @@ def export(options: ExportOptions) -> manifest.Entry:
     write_atomically(options.out / f"{options.name}.toml", recipe.text.encode())
     if options.install:
         catalogue.add(str(options.out / "manifest.json"))
-    return checked
+    return checked, skipped
 
 
 def load_joint(run: Path, recipe: Recipe) -> JointCodec:
     """The run's averaged weights in a joint codec.
 
-    OSError if there are none, ValueError if they do not fit.
+    OSError if there are none, ValueError if they do not fit or are not finite.
     """
     path = run / "weights.safetensors"
     if not path.is_file():
@@ -101,8 +106,12 @@ def load_joint(run: Path, recipe: Recipe) -> JointCodec:
             f"{path} is missing: the run has not been trained, or not to an end; see its checkpoint"
         )
     joint = JointCodec(recipe.model)
+    tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ValueError(f"{path}: {broken[0]} is not finite: the training diverged")
     try:
-        joint.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+        joint.load_state_dict(tensors)
     except RuntimeError as error:
         raise ValueError(f"{path} does not fit the recipe's [model]: {error}") from None
     return joint.eval()
@@ -120,12 +129,14 @@ def calibration_indices(config: ModelConfig) -> list[int]:
     return sorted({round(last * k / (CALIBRATION_POINTS - 1)) for k in range(CALIBRATION_POINTS)})
 
 
-def calibrate(options: ExportOptions, path: Path, indices: list[int]) -> Curve:
+def calibrate(
+    options: ExportOptions, path: Path, indices: list[int]
+) -> tuple[Curve, list[Skipped]]:
     """Rate and quality by real files at the given indices, beside Pillow's codecs.
 
-    Writes rd.* into `out`.
+    Writes rd.* into `out`. Pictures that could not be measured come second.
     """
-    curves = evaluate.evaluate(
+    curves, skipped = evaluate.evaluate(
         evaluate.EvaluateOptions(
             models=[str(path)],
             images=options.images,
@@ -135,7 +146,7 @@ def calibrate(options: ExportOptions, path: Path, indices: list[int]) -> Curve:
             jobs=options.jobs,
         )
     )
-    return curves[0]
+    return curves[0], skipped
 
 
 def add_to_manifest(path: Path, entry: dict[str, Any]) -> manifest.Entry:

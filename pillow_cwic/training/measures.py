@@ -5,9 +5,11 @@ a quality from its decoded pixels. This module knows no models.
 """
 
 import io
+import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,9 @@ from PIL import Image
 
 from ..metrics import MS_SSIM_MIN_SIDE, SIGMA, WINDOW, bits_per_pixel
 from ..metrics.pictures import luma, psnr
+from ..runtime.files import write_atomically
 from ..tools.rivals import CURVES
+from .records import to_json
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -93,3 +97,26 @@ def ms_ssim(a: Pixels, b: Pixels) -> float | None:
 def ms_ssim_decibels(value: float) -> float:
     """-10 log10(1 - x): differences near 1 become visible."""
     return -10 * math.log10(max(1 - value, 1e-10))
+
+
+def write_results(path: Path, results: list[Result]) -> None:
+    """One line of JSON per result."""
+    rows = [
+        to_json({k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(r).items()})
+        for r in results
+    ]
+    write_atomically(path, ('{"results": [\n' + ",\n".join(rows) + "\n]}\n").encode())
+
+
+def read_results(path: Path, pictures: Collection[str]) -> list[Result]:
+    """The results in an earlier rd.json; ValueError if it is none, or of other pictures."""
+    try:
+        results = [Result(**row) for row in json.loads(path.read_text("utf-8"))["results"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not an rd.json that `evaluate` wrote: {error}") from None
+    if {result.picture for result in results} != set(pictures):
+        raise ValueError(
+            f"{path} is of other pictures than these {len(pictures)}: its figures can't stand "
+            "beside them"
+        )
+    return results

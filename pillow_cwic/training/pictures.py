@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..runtime.processes import worker_processes
+from .records import is_own_figure
 
 Pixels = npt.NDArray[np.uint8]
 T = TypeVar("T")
@@ -56,8 +57,8 @@ class Skipped:
 def find(sources: Iterable[str | Path]) -> list[Picture]:
     """All files in folders (recursively) and tar files that have a picture's extension.
 
-    Their order is fixed. OSError for a source that is neither, or a tar that is compressed or
-    damaged.
+    Figures of runs and evaluations are left out. The order is fixed. OSError for a source that is
+    neither, or a tar that is compressed or damaged.
     """
     Image.init()
     extensions = set(Image.registered_extensions())
@@ -69,7 +70,7 @@ def find(sources: Iterable[str | Path]) -> list[Picture]:
             files = sorted(
                 path
                 for path in source.rglob("*")
-                if path.suffix.lower() in extensions and path.is_file()
+                if path.suffix.lower() in extensions and path.is_file() and not is_own_figure(path)
             )
             pictures += [Picture(str(path.relative_to(source)), path) for path in files]
         elif source.is_file():

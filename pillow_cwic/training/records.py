@@ -8,6 +8,17 @@ import math
 from pathlib import Path
 from typing import Any
 
+FIGURES = frozenset({"curves.png", "importance.png", "rd.png"})
+"""What `train` and `evaluate` draw."""
+
+BESIDE_FIGURES = ("log.jsonl", "rd.json")
+"""One of these lies where they draw."""
+
+
+def is_own_figure(path: Path) -> bool:
+    """Whether a file is a figure of a run or an evaluation: no picture to train on."""
+    return path.name in FIGURES and any((path.parent / name).is_file() for name in BESIDE_FIGURES)
+
 
 def to_json(value: Any, indent: int | None = None) -> str:
     """As `json.dumps`, with null for what is not finite."""

@@ -9,9 +9,13 @@ This module knows no networks and no losses: one call of `Step` is one step.
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import filelock
 import torch
 from safetensors.torch import save as save_safetensors
 
@@ -21,7 +25,7 @@ from . import checkpoint
 from . import recipe as recipes
 from .crops import load_whole
 from .divergence import DivergedError
-from .ranks import process_group
+from .ranks import Ranks, process_group
 from .records import to_json
 from .run_setup import Run, TrainOptions, check_folder, set_up
 from .schedule import Progress, learning_rate, stage_at
@@ -40,7 +44,11 @@ def train(options: TrainOptions) -> Progress:
     recipe = recipes.load(options.recipe)
     check_folder(options, recipe)
 
-    with process_group(options.device) as (ranks, device_name):
+    with (
+        process_group(options.device) as (ranks, device_name),
+        sole_writer(options.out, ranks),
+    ):
+        check_folder(options, recipe)  # once more, now that nobody else writes
         # torch's settings of the process, put back at the end.
         device = training_device(device_name)
         threads = torch.get_num_threads()
@@ -65,6 +73,27 @@ def train(options: TrainOptions) -> Progress:
             run.watch.close()
             torch.set_num_threads(threads)
     return run.progress
+
+
+@contextmanager
+def sole_writer(folder: Path, ranks: Ranks) -> Iterator[None]:
+    """Nobody else trains in this folder meanwhile; ValueError where someone does."""
+    if not ranks.first:
+        yield
+        return
+    lock = filelock.FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(
+            f"another training writes into {folder}: wait, or take another --out"
+        ) from None
+    except NotImplementedError:  # a file system without locks
+        pass
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def loop(run: Run, held_out: list[tuple[str, torch.Tensor]], stop: "StopSignal") -> None:

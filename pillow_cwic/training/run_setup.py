@@ -4,6 +4,7 @@ Invariant: random numbers are drawn in the same order whether a run is fresh or 
 networks, equal on all ranks, then the crops, different on each. This module makes no steps.
 """
 
+import math
 import platform
 import time
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ from .schedule import Budget, Clock, Progress
 from .step import Step
 from .watch import Watch
 
+FROM_STEP = "from step"
+"""What stands in the records before data that a resumed run went on with."""
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -36,6 +40,7 @@ class TrainOptions:
     steps: int | None = None  # or a budget in steps
     stop_after: float | None = None  # minutes in this session, then a checkpoint and a clean end
     resume: bool = False
+    new_data: bool = False  # resume with other pictures than the run had before
     initial: Path | None = None  # weights to start from
     device: str | None = None
     part_mib: float = 0.0  # cut checkpoints into parts of this size; 0: one file
@@ -73,8 +78,12 @@ def check_folder(options: TrainOptions, recipe: Recipe) -> None:
     # Options that contradict each other.
     if options.minutes is not None and options.steps is not None:
         raise ValueError("give --minutes or --steps, not both")
-    if min(options.minutes or 1, options.steps or 1, options.stop_after or 1) <= 0:
-        raise ValueError("--minutes, --steps and --stop-after must be above 0")
+    limits = {"minutes": options.minutes, "steps": options.steps, "stop-after": options.stop_after}
+    for name, value in limits.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"--{name} is a number above 0, found {value:g}")
+    if not 0 <= options.part_mib < math.inf:
+        raise ValueError(f"--part-mib is 0 (one file) or more, found {options.part_mib:g}")
 
     # A run is continued only on request, and only where there is one.
     has_checkpoint = checkpoint.exists(options.out)
@@ -108,6 +117,8 @@ def set_up(options: TrainOptions, recipe: Recipe, ranks: Ranks, device: torch.de
     step = Step(recipe, _NoSource(), device, ranks)
     progress, extra, origin = load_weights(options, step)
     budget = choose_budget(options, recipe, extra)
+    earlier = extra.get("facts", {})
+    training_data = continued_data(options, data, earlier.get("training_data"), progress.step)
     run = Run(
         options=options,
         recipe=recipe,
@@ -130,7 +141,7 @@ def set_up(options: TrainOptions, recipe: Recipe, ranks: Ranks, device: torch.de
     if extra and len(extra["random"]) == ranks.count:
         checkpoint.set_random_state(extra["random"][ranks.rank], device)
 
-    run.facts = describe(run) | extra.get("facts", {})
+    run.facts = describe(run) | earlier | {"training_data": training_data}
     run.facts["parameters"] = sum(p.numel() for p in step.joint.parameters())
     if origin:
         run.facts["started_from"] = origin
@@ -153,9 +164,26 @@ def load_weights(options: TrainOptions, step: Step) -> tuple[Progress, dict[str,
 
 def choose_budget(options: TrainOptions, recipe: Recipe, extra: dict[str, Any]) -> Budget:
     """What the command line asks for, or else the checkpoint's budget, or else the recipe's."""
-    if options.minutes or options.steps:
+    if options.minutes is not None or options.steps is not None:
         return Budget(options.minutes, options.steps)
     return Budget(**extra["budget"]) if extra else Budget(minutes=recipe.minutes)
+
+
+def continued_data(options: TrainOptions, data: DataSet, before: str | None, step: int) -> str:
+    """The training data, for the records; ValueError where a resumed run's has changed."""
+    sources = ", ".join(Path(source).name for source in options.data)
+    now = f"{len(data.train)} pictures, {data.megapixels:.1f} megapixels, from {sources}"
+    if before is None:
+        return now
+    newest = before.rpartition(f"; {FROM_STEP} ")[2].partition(": ")[2]
+    if now in (before, newest):
+        return before
+    if not options.new_data:
+        raise ValueError(
+            f"--data has {now}; the run was trained on {before}: give the same, or --new-data to "
+            "go on with these"
+        )
+    return f"{before}; {FROM_STEP} {step}: {now}"
 
 
 def introduce(run: Run, origin: str) -> None:
@@ -238,15 +266,11 @@ def describe(run: Run) -> dict[str, Any]:
         device = torch.cuda.get_device_name(run.device)
     else:
         device = f"{torch.get_num_threads()} CPU threads"
-    sources = ", ".join(Path(source).name for source in run.options.data)
 
     # Names as in run.json.
     return {
         "recipe": run.recipe.name,
         "device": f"{count} x {device}" if count > 1 else device,
-        "training_data": (
-            f"{len(data.train)} pictures, {data.megapixels:.1f} megapixels, from {sources}"
-        ),
         "validation_pictures": [picture.name for picture in data.validation],
         "skipped_pictures": len(data.skipped),
         "torch": str(torch.__version__),

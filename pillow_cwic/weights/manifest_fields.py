@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 MAX_WEIGHTS_BYTES = 1 << 31
 MOST_URLS = 16
+NAME_RULE = "1 to 64 letters, digits, '.', '_' or '-', not 16 hex digits"
 LONGEST_TEXT = 2000  # characters of a URL or a licence
 
 _ID = re.compile(r"[0-9a-f]{16}")
@@ -57,12 +58,13 @@ def short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _is_name(value: object) -> bool:
+def is_name(value: object) -> bool:
+    """Whether a model may be called so: NAME_RULE."""
     return isinstance(value, str) and _PLAIN_NAME.fullmatch(value) is not None and not is_id(value)
 
 
 def _is_file(value: object) -> bool:
-    return _is_name(value) and isinstance(value, str) and value.endswith(".safetensors")
+    return is_name(value) and isinstance(value, str) and value.endswith(".safetensors")
 
 
 def _is_sha256(value: object) -> bool:
@@ -110,7 +112,7 @@ def _is_calibration(value: object) -> bool:
 
 # Field: (check, what is expected, whether it is required).
 _FIELDS: dict[str, tuple[Callable[[object], bool], str, bool]] = {
-    "name": (_is_name, "1 to 64 letters, digits, '.', '_' or '-', not 16 hex digits", True),
+    "name": (is_name, NAME_RULE, True),
     "file": (_is_file, "a plain file name ending in .safetensors, without folders", True),
     "sha256": (_is_sha256, "64 lower-case hex digits", True),
     "bytes": (_is_size, f"the file's size, a positive integer up to {MAX_WEIGHTS_BYTES}", True),
