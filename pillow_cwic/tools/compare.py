@@ -6,7 +6,7 @@ decoded again, and no rival's file is larger than ours.
 
 from __future__ import annotations
 
-import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -17,19 +17,22 @@ from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-from tqdm import tqdm
+from PIL import Image, ImageDraw, ImageFont
 
 from ..metrics import WINDOW, bits_per_pixel
 from ..metrics.pictures import psnr, ssim
-from ..runtime.files import package_data, write_atomically
+from ..runtime.files import package_data
 from . import rivals
-from .recode import CWIC, recode_picture, write_png
+from .metadata import upright
+from .pictures import Reading, load_picture
+from .recode import CWIC, on_colour, saved, write_png
 from .rivals import Rival
-from .terminal import name_in_errors
+from .sources import check_target, open_source, write_target
+from .terminal import attempt, bar, say
 
 OURS = "pillow-cwic"
 PAGE = package_data() / "compare.html"
+PAGE_NAME = "index.html"
 _PANEL = 512  # pixels: at most this much of the picture's width and height is on the sheet
 
 # Pixels.
@@ -71,47 +74,83 @@ class Comparison:
     missing: list[str]  # rivals without a file that small
 
 
-def run(paths: Sequence[Path], out: Path, *, quiet: bool = False, **options: Any) -> None:
-    """Compare pictures and report into the folder `out`.
+@dataclass(frozen=True)
+class Report:
+    """A folder with our file of each picture, what all files decode to, sheets and a page."""
 
-    Our file, what all files decode to, a sheet for each picture, and index.html. Options are the
-    encoder's.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    names = distinct_names([path.stem for path in paths])
-    others = rivals.available()
-    total = len(paths) * (1 + len(others))
-    comparisons = []
+    out: str
+    force: bool = False  # replace what is in the folder
+    quiet: bool = False
 
-    # A picture's files are written before the next one is begun.
-    with tqdm(total=total, desc="comparing", leave=False, disable=quiet or None, delay=1) as bar:
-        for path, name in zip(paths, names, strict=True):
-            with name_in_errors(path):
-                original, profile = open_picture(path)
-                comparison = compare_picture(name, original, others, bar, options)
-            write_atomically(out / f"{name}.cwic", comparison.trials[0].data)
-            drawn = sheet(original, comparison.trials, path.name)
-            write_png(out / f"{name}-comparison.png", drawn, profile)
-            for title, picture in views(comparison):
-                write_png(out / view_file(name, title), picture, profile)
-            comparisons.append(comparison)
+    def run(self, names: Sequence[str], reading: Reading, options: dict[str, Any]) -> int:
+        """Compare the pictures of these files, and say how many failed; options: the encoder's."""
+        # What is wrong with the folder is known before the work.
+        others = rivals.available()
+        titles = distinct_names([Path(name).stem for name in names])
+        outputs = [self._path(PAGE_NAME)]
+        for title in titles:
+            outputs += [self._path(file) for file in files_of(title, others)]
+        for output in outputs:
+            check_target(output, names, force=self.force, makes_folder=True)
 
-    # The page shows what is there by now.
-    write_atomically(out / "index.html", page(comparisons).encode())
-    if not quiet:
-        print(f"Wrote {out / 'index.html'}", file=sys.stderr)
+        # A picture's files are written before the next one is begun.
+        comparisons: list[Comparison] = []
+        failures = 0
+        total = len(names) * (1 + len(others))
+        with bar(total, "comparing", "file", self.quiet) as progress:
+            for name, title in zip(names, titles, strict=True):
+
+                def compare(name: str = name, title: str = title) -> None:
+                    original, profile = rgb_picture(name, reading)
+                    one = compare_picture(title, original, others, progress, options)
+                    self._write(one, Path(name).name, profile)
+                    comparisons.append(one)
+
+                outcome = attempt(name, compare)
+                with progress.external_write_mode():
+                    outcome.report()
+                failures += outcome.problem is not None
+
+        # The page shows what is there by now.
+        if comparisons:
+            write_target(self._path(PAGE_NAME), page(comparisons).encode())
+            if not self.quiet:
+                say(f"Wrote {self._path(PAGE_NAME)}")
+        return failures
+
+    def _path(self, file: str) -> str:
+        return str(Path(self.out, file))
+
+    def _write(self, comparison: Comparison, file: str, profile: bytes | None) -> None:
+        name = comparison.name
+        write_target(self._path(f"{name}.cwic"), comparison.trials[0].data)
+        drawn = sheet(comparison.original, comparison.trials, file)
+        write_png(Path(self.out, f"{name}-comparison.png"), drawn, profile)
+        for title, picture in views(comparison):
+            write_png(Path(self.out, view_file(name, title)), picture, profile)
 
 
-def open_picture(path: Path) -> tuple[Image.Image, bytes | None]:
+def files_of(name: str, others: Sequence[Rival]) -> list[str]:
+    """The files that a picture may leave in the folder."""
+    titles = ("Original", OURS, *(rival.title for rival in others))
+    shown = [view_file(name, title) for title in titles]
+    return [f"{name}.cwic", f"{name}-comparison.png", *shown]
+
+
+def rgb_picture(name: str, reading: Reading) -> tuple[Image.Image, bytes | None]:
     """A picture in RGB, the right way up, and its colour profile.
 
-    Alpha is left out, as not all rivals have it; so is metadata, which would count as size.
+    Metadata is left out, as it would count as size, and alpha, as not all rivals have it.
     """
-    with Image.open(path) as image:
-        picture = ImageOps.exif_transpose(image).convert("RGB")
-    profile = picture.info.get("icc_profile")
+    with open_source(name) as file:
+        picture, blocks = load_picture(file, reading)
+    picture, blocks = upright(picture, blocks)
+    if picture.has_transparency_data:
+        warnings.warn("alpha is left out: the picture is compared on white", stacklevel=2)
+        picture = on_colour(picture.convert("RGBA"), "white")
+    picture = picture.convert("RGB")
     picture.info.clear()
-    return picture, profile
+    return picture, blocks.get("icc_profile")
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
@@ -131,12 +170,12 @@ def compare_picture(
     name: str,
     original: Image.Image,
     others: Sequence[Rival],
-    bar: Any,
+    progress: Any,
     options: dict[str, Any],
 ) -> Comparison:
-    """Our file by these options, and each rival's within its bytes; `bar` is told of each."""
-    ours = trial(OURS, recode_picture(original, CWIC, **options), original)
-    bar.update()
+    """Our file by these options, and each rival's within its bytes; `progress` is told of each."""
+    ours = trial(OURS, saved(original, CWIC, **options), original)
+    progress.update()
     trials = [ours]
     missing = []
     for rival in others:
@@ -145,7 +184,7 @@ def compare_picture(
             missing.append(rival.title)
         else:
             trials.append(trial(rival.title, data, original))
-        bar.update()
+        progress.update()
     return Comparison(name, original, trials, missing)
 
 

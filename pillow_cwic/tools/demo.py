@@ -5,46 +5,50 @@ Invariant: no rival's file in a row of the table is larger than ours.
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from tqdm import tqdm
-
-from ..runtime.files import package_data, write_atomically
+from ..runtime.files import package_data
 from . import rivals
-from .compare import OURS, Comparison, compare_picture, open_picture, sheet
+from .compare import OURS, Comparison, compare_picture, rgb_picture, sheet
+from .pictures import PLAIN, Reading
 from .recode import write_png
-from .terminal import name_in_errors
+from .sources import check_target, write_target
+from .terminal import bar, name_in_errors, say
 
 SHIPPED = package_data() / "astronaut.webp"
 QUALITIES = (0.1, 0.3, 0.5, 0.7, 0.9)
 RIVALS = ("jpeg", "jpeg2000")
 
 
-def run(path: Path | None, out: Path, *, quiet: bool = False) -> None:
+def run(
+    name: str | None, out: str, reading: Reading = PLAIN, *, force: bool = False, quiet: bool = False
+) -> None:
     """Write .cwic files and a side-by-side picture into the folder `out`, print a table."""
-    # What is compressed, and beside what.
-    path = path or SHIPPED
-    with name_in_errors(path):
-        original, profile = open_picture(path)
-    out.mkdir(parents=True, exist_ok=True)
+    # What is compressed, beside what, and into which files.
+    name = name or str(SHIPPED)
+    with name_in_errors(name):
+        original, profile = rgb_picture(name, reading)
+    stem = Path(name).stem
     others = rivals.available(RIVALS)
+    files = [str(Path(out, f"{stem}-{quality:.1f}.cwic")) for quality in QUALITIES]
+    target = str(Path(out, f"{stem}-comparison.png"))
+    for file in (*files, target):
+        check_target(file, [name], force=force, makes_folder=True)
 
     # One row of the table for each quality.
-    total = len(QUALITIES) * (1 + len(others))
     rows = []
-    with tqdm(total=total, desc="demo", leave=False, disable=quiet or None, delay=1) as bar:
-        for quality in QUALITIES:
-            rows.append(compare_picture(path.stem, original, others, bar, {"quality": quality}))
-            write_atomically(out / f"{path.stem}-{quality:.1f}.cwic", rows[-1].trials[0].data)
+    with bar(len(QUALITIES) * (1 + len(others)), "demo", "file", quiet) as progress:
+        for quality, file in zip(QUALITIES, files, strict=True):
+            rows.append(compare_picture(stem, original, others, progress, {"quality": quality}))
+            write_target(file, rows[-1].trials[0].data)
     names = [OURS, *(rival.title for rival in others)]
-    print(table(rows, names, f"{path.name}, {original.width} x {original.height} pixels"))
+    print(table(rows, names, f"{Path(name).name}, {original.width} x {original.height} pixels"))
 
     # The side-by-side at a low rate, but not one where JPEG falls apart.
-    target = out / f"{path.stem}-comparison.png"
     complete = next((row for row in rows[1:] if not row.missing), rows[-1])
-    write_png(target, sheet(original, complete.trials, path.name), profile)
-    print(f"\nWrote {len(rows)} .cwic files and {target}", file=sys.stderr)
+    write_png(Path(target), sheet(original, complete.trials, Path(name).name), profile)
+    if not quiet:
+        say(f"\nWrote {len(rows)} .cwic files and {target}")
 
 
 def table(rows: list[Comparison], names: list[str], title: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, features
 
-from .recode import recode_picture
+from .recode import saved
 
 JPEG2000_TARGETS = tuple(0.7 + 0.01 * step for step in range(40))
 """JPEG 2000 misses its own target a little: targets tried, in shares of the limit."""
@@ -36,7 +36,7 @@ class Rival:
 
     def encode(self, picture: Image.Image, dial: float) -> bytes:
         """The RGB picture as a file."""
-        return recode_picture(picture, self.format_name, **self.options(dial))
+        return saved(picture, self.format_name, **self.options(dial))
 
     def largest_within(self, picture: Image.Image, limit_bytes: int) -> bytes | None:
         """By bisection over the dials, the largest file within the limit; None if there is none."""
