@@ -12,7 +12,7 @@ from ..options import OPTION_NAMES, EncodeOptions
 from .pictures import Reading, Scale
 from .recode import CWIC, QUALITY_FORMATS, format_of
 
-_OPTIONS = tuple(name for name in OPTION_NAMES if name != "importance")
+ENCODER_OPTIONS = tuple(name for name in OPTION_NAMES if name != "importance")
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -144,7 +144,9 @@ def chosen_reading(args: argparse.Namespace) -> Reading:
 
 def chosen_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options that were given, as keywords of `encode`; ValueError where they mean nothing."""
-    options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    options = {
+        name: getattr(args, name) for name in ENCODER_OPTIONS if getattr(args, name) is not None
+    }
     EncodeOptions(**options)
     return options
 

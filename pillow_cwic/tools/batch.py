@@ -48,7 +48,7 @@ def run_batch(
             force=args.force or getattr(args, "all_frames", False),  # they get names of their own
             makes_folder=task.makes_folder,
         )
-        outcome = attempt(task.source.name, check)
+        outcome = attempt(task.source.name, check, task.target)
         outcome.report()
         ready += [task] if outcome.problem is None else []
     failures += len(tasks) - len(ready)
@@ -56,7 +56,7 @@ def run_batch(
     # One after the other; what fails is told, and the others are made.
     with pixel_limit(args.max_pixels):
         for task in ready:
-            outcome = attempt(task.source.name, partial(work, task))
+            outcome = attempt(task.source.name, partial(work, task), task.target)
             outcome.report()
             failures += outcome.problem is not None
     if len(names) + len(tasks) > 2 and not args.quiet:

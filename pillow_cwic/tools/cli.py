@@ -11,6 +11,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
 from . import (
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Learned image compression: .cwic files from any picture, and back.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands: Any = parser.add_subparsers(metavar="COMMAND", required=True)
     for command in (encode_command, decode_command, info_command, convert_command, compare_command):
         command.add_parser(commands)
     compare_command.add_demo_parser(commands)

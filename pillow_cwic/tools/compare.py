@@ -28,7 +28,7 @@ from .pictures import Reading, load_picture
 from .recode import CWIC, on_colour, saved, write_png
 from .rivals import Rival
 from .sources import check_target, open_source, write_target
-from .terminal import attempt, bar, say
+from .terminal import attempt, bar, beside, say
 
 OURS = "pillow-cwic"
 PAGE = package_data() / "compare.html"
@@ -107,7 +107,7 @@ class Report:
                     comparisons.append(one)
 
                 outcome = attempt(name, compare)
-                with progress.external_write_mode():
+                with beside(progress):
                     outcome.report()
                 failures += outcome.problem is not None
 

@@ -7,7 +7,6 @@ for them.
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,33 +14,33 @@ from ..runtime.machine import available_cores
 from ..weights import models
 from . import arguments
 from .recode import CWIC, format_of
-from .terminal import complain
+from .terminal import bar, beside, say
 
 if TYPE_CHECKING:
-    from .convert import Plan
+    from .convert import Plan, Work
+    from .terminal import Outcome
 
 SUMMARY = "convert many pictures to .cwic, or .cwic files to another format"
 DESCRIPTION = (
-    "Convert many pictures to .cwic, or .cwic files to another format. A file that fails is "
-    "reported and the others are converted; outputs that are there already are left alone, so the "
-    "same command again does what is missing."
-)
-SOURCE_HELP = (
-    "a file, or a folder with all that is below it; paths, or URLs that fsspec knows (s3://...)"
+    "Convert many pictures to .cwic, or .cwic files to another format. SOURCE is a file or a "
+    "folder, a path or a URL that fsspec knows (s3://...). What fails is reported, results that "
+    "are there are left alone: the same command again does what is missing."
 )
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the `convert` command.
-
-    Its `func` takes the parsed arguments and returns the exit code.
-    """
-    parser = subparsers.add_parser("convert", help=SUMMARY, description=DESCRIPTION)
+def add_parser(commands: Any) -> None:
+    """Adds the command; its `func` takes the parsed arguments and returns the exit code."""
+    parser = commands.add_parser(
+        "convert",
+        help=SUMMARY,
+        description=DESCRIPTION,
+        usage="%(prog)s [options] SOURCE [SOURCE ...] --out DIR",
+    )
 
     # What, and into what.
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help=SOURCE_HELP)
+    parser.add_argument("paths", nargs="+", metavar="SOURCE", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--out", required=True, metavar="DIR", help="where the results go, a path or a URL"
+        "--out", required=True, metavar="DIR", help="folder for the results, a path or a URL"
     )
     parser.add_argument(
         "--to", default=".cwic", metavar="EXT", help="format to write, by extension; default: cwic"
@@ -50,66 +49,81 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     # By whom: processes of this machine, or a cluster.
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="worker processes; default: one for each processor, which is too many for a GPU",
+        "--jobs", type=int, metavar="N", help="worker processes; default: one for each core"
     )
     where.add_argument(
-        "--scheduler", metavar="ADDRESS", help="work on the Dask cluster at tcp://... instead"
+        "--scheduler", metavar="URL", help="work on the Dask cluster at tcp://... instead"
     )
 
-    # The encoder's options, and the usual ones.
-    parser.add_argument(
-        "-q", "--quiet", action="store_true", help="no progress, no summary; errors only"
-    )
+    # How pictures are read, coded, and written.
     arguments.add(parser)
+    arguments.add_reading(parser)
+    arguments.add_writing(parser)
+    arguments.add_usual(parser)
     parser.set_defaults(func=run, usage_error=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
     """Plan, convert, report; 1 if any file failed."""
     from . import convert
+    from .storage import Place
 
     # What is wrong with the command line, before anything is opened.
-    suffix = "." + args.to.lower().removeprefix(".")
     try:
-        format_name = format_of(suffix)
-        options = _checked_options(args, format_name, suffix)
+        work = _checked_work(args)
     except ValueError as error:
         args.usage_error(str(error))
+    for name in (*args.paths, args.out):
+        if Place.of(name).is_in_memory:
+            raise OSError(
+                f"{name}: worker processes have a memory of their own: name a folder, or a storage "
+                "that all of them reach"
+            )
 
     # What can't be converted is said at once, the model fetched once and not in every worker.
-    plan = convert.plan(args.sources, args.out, format_name, suffix, options)
-    failures = list(plan.refused)
-    for message in failures:
-        complain(message)
-    if plan.jobs and format_name == CWIC:
-        models.locate(models.find(options.get("model")), quiet=args.quiet)
+    plan = convert.plan(args.paths, args.out, work)
+    for outcome in plan.refused:
+        outcome.report()
+    if plan.jobs and work.format_name == CWIC:
+        models.locate(models.find(work.options.get("model")), quiet=args.quiet)
 
-    failures += _convert_all(args, plan)
+    outcomes = _convert_all(args, plan)
+    failures = sum(outcome.problem is not None for outcome in outcomes)
     if not args.quiet:
-        converted = len(plan.jobs) + len(plan.refused) - len(failures)
-        counts = f"{converted} converted, {plan.done} there already, {len(failures)} failed"
-        print(f"{args.out}: {counts}", file=sys.stderr)
-    return 1 if failures else 0
+        converted = sum(bool(outcome.result) for outcome in outcomes)
+        done = plan.done + len(outcomes) - failures - converted
+        counts = f"{converted} converted, {done} there already"
+        counts += f", {failures + len(plan.refused)} failed"
+        counts += f", {plan.left_out} left out: no regular pictures" if plan.left_out else ""
+        say(f"{args.out}: {counts}")
+    return 1 if failures or plan.refused else 0
 
 
-def _checked_options(args: argparse.Namespace, format_name: str, suffix: str) -> dict[str, Any]:
-    """The encoder's options; ValueError where they mean nothing for this format."""
-    options = arguments.chosen_options(args)
-    if options and format_name != CWIC:
-        name = next(iter(options)).replace("_", "-")
-        raise ValueError(f"--{name} is for .cwic files, not for {suffix}")
+def _checked_work(args: argparse.Namespace) -> Work:
+    """What is asked for; ValueError where it means nothing for this format."""
+    from .convert import Work
+
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs is at least 1, found {args.jobs}")
-    return options
+    suffix = "." + args.to.lower().removeprefix(".")
+    format_name = format_of(suffix)
+    if format_name == CWIC:
+        options = arguments.chosen_options(args)
+        for name in ("background", "option"):
+            if getattr(args, name):
+                raise ValueError(f"--{name} is for other formats, not for .cwic files")
+    else:
+        for name in arguments.ENCODER_OPTIONS:
+            if name not in ("quality", "device") and getattr(args, name) is not None:
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} is for .cwic files, not for {suffix}")
+        options = arguments.save_options(args, format_name)
+    reading = arguments.chosen_reading(args)
+    return Work(format_name, suffix, options, reading, args.background, args.force)
 
 
-def _convert_all(args: argparse.Namespace, plan: Plan) -> list[str]:
-    """Do the plan's jobs under a progress bar; a message for each that failed."""
-    from tqdm import tqdm
-
+def _convert_all(args: argparse.Namespace, plan: Plan) -> list[Outcome]:
+    """Do the plan's jobs under a progress bar; what became of each."""
     from . import convert
 
     # No more processes than pictures.
@@ -118,14 +132,11 @@ def _convert_all(args: argparse.Namespace, plan: Plan) -> list[str]:
     if args.scheduler:
         workers = partial(convert.cluster, args.scheduler)
 
-    failures = []
-    with tqdm(
-        total=len(plan.jobs), desc="converting", unit="file", disable=args.quiet or None, delay=1
-    ) as bar:
-        for job, problem in convert.run(plan.jobs, workers):
-            if problem is not None:
-                failures.append(f"{job.source}: {problem}")
-                with bar.external_write_mode(file=sys.stderr):
-                    complain(failures[-1])
-            bar.update()
-    return failures
+    outcomes = []
+    with bar(len(plan.jobs), "converting", "file", args.quiet) as progress:
+        for _, outcome in convert.run(plan.jobs, workers):
+            outcomes.append(outcome)
+            with beside(progress):
+                outcome.report()
+            progress.update()
+    return outcomes

@@ -21,7 +21,12 @@ RIVALS = ("jpeg", "jpeg2000")
 
 
 def run(
-    name: str | None, out: str, reading: Reading = PLAIN, *, force: bool = False, quiet: bool = False
+    name: str | None,
+    out: str,
+    reading: Reading = PLAIN,
+    *,
+    force: bool = False,
+    quiet: bool = False,
 ) -> None:
     """Write .cwic files and a side-by-side picture into the folder `out`, print a table."""
     # What is compressed, beside what, and into which files.
@@ -48,7 +53,7 @@ def run(
     complete = next((row for row in rows[1:] if not row.missing), rows[-1])
     write_png(Path(target), sheet(original, complete.trials, Path(name).name), profile)
     if not quiet:
-        say(f"\nWrote {len(rows)} .cwic files and {target}")
+        say(f"Wrote {len(rows)} .cwic files and {target}")
 
 
 def table(rows: list[Comparison], names: list[str], title: str) -> str:

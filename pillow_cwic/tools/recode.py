@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import mimetypes
 import warnings
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any

@@ -71,7 +71,8 @@ def _matches(pattern: str) -> list[str]:
     """The files of a pattern that no shell has expanded."""
     if not glob.has_magic(pattern):
         return []
-    return sorted(name for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+    found = glob.glob(pattern, recursive=True)  # noqa: PTH207 - names stay as they were typed
+    return sorted(name for name in found if Path(name).is_file())
 
 
 def _below(folder: str, extensions: Collection[str]) -> list[Source]:

@@ -89,6 +89,11 @@ def bar(total: float, what: str, unit: str, quiet: bool) -> Any:
     )
 
 
+def beside(progress: Any) -> Any:
+    """A context to say something in while such a bar is shown."""
+    return progress.external_write_mode(file=getattr(progress, "fp", sys.stderr))
+
+
 def choose_warnings() -> None:
     """Which warnings are for users: those about pictures, and Pillow's about their size."""
     warnings.simplefilter("ignore")
@@ -102,22 +107,29 @@ class Outcome:
 
     name: str  # as it was typed
     problem: str | None = None
+    target: str | None = None  # what it was to become
     notes: list[str] = field(default_factory=list)  # warnings
+    result: Any = None  # of what was done with it
 
     def report(self) -> None:
         """Say it, with the file's name."""
         for note in self.notes:
-            complain(f"warning: {_with_name(note, self.name)}")
+            complain(f"warning: {self._named(note)}")
         if self.problem is not None:
-            complain(_with_name(self.problem, self.name))
+            complain(self._named(self.problem))
+
+    def _named(self, text: str) -> str:
+        if self.target is not None and self.target in text:
+            return text
+        return _with_name(text, self.name)
 
 
-def attempt(name: str, work: Callable[[], Any]) -> Outcome:
+def attempt(name: str, work: Callable[[], Any], target: str | None = None) -> Outcome:
     """Do something with one file; what goes wrong with it is told, not raised."""
-    outcome = Outcome(name)
+    outcome = Outcome(name, target=target)
     with warnings.catch_warnings(record=True) as caught:
         try:
-            work()
+            outcome.result = work()
         except BrokenPipeError:
             raise
         except MemoryError as error:
@@ -157,7 +169,9 @@ def clock(what: str, quiet: bool) -> Iterator[Callable[[float], None]]:
             return
         from tqdm import tqdm
 
-        with tqdm(total=1, desc=what, file=stream, leave=False, bar_format="{desc}: {elapsed}") as bar:
+        with tqdm(
+            total=1, desc=what, file=stream, leave=False, bar_format="{desc}: {elapsed}"
+        ) as bar:
             bar.start_t -= 1  # the second that we waited
             while not done.wait(0.5):
                 bar.n = shares[-1]

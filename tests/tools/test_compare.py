@@ -200,7 +200,10 @@ def test_small_pictures_and_missing_rivals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["none.png"], "No such file"), (["{png}", "--max-bytes", "40"], "x.png: max_bytes = 40")],
+    [
+        (["none.png"], "none.png: there is no such file or folder"),
+        (["{png}", "--max-bytes", "40"], "x.png: max_bytes = 40"),
+    ],
 )
 def test_failures_name_the_picture(
     arguments: list[str],

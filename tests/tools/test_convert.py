@@ -20,12 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from PIL import Image
 from processes import environment, run
 
 import pillow_cwic
 from pillow_cwic.tools import convert
 from pillow_cwic.tools.cli import main
+from pillow_cwic.tools.storage import Place
 
 PROCESSES = partial(convert.processes, 2)
 
@@ -43,9 +46,8 @@ def pictures(photo: Image.Image, tmp_path: Path) -> Path:
 
 
 def job(source: Path, target: Path, **options: object) -> convert.Job:
-    return convert.Job(
-        convert.Place.of(str(source)), convert.Place.of(str(target)), "CWIC", options
-    )
+    work = convert.Work("CWIC", ".cwic", options)
+    return convert.Job(Place.of(str(source)), Place.of(str(target)), work)
 
 
 def files(folder: Path) -> list[str]:
@@ -113,8 +115,8 @@ def test_a_bad_file_stops_nothing(
     *failures, summary = capsys.readouterr().err.splitlines()
     assert sorted(failures) == [
         f"pillow-cwic: {pictures}/broken.png: image file is truncated",
-        f"pillow-cwic: {pictures}/deep.tif: cannot write mode I;16 as CWIC: "
-        "convert to L, LA, RGB or RGBA first",
+        f"pillow-cwic: {pictures}/deep.tif: mode I;16 has more than 8 bits: --scale auto "
+        "stretches the picture's own range, --scale MIN,MAX makes these values black and white",
         f"pillow-cwic: {pictures}/empty.gif: no picture that Pillow can read",
     ]
     assert summary == f"{out}: 3 converted, 0 there already, 3 failed"
@@ -168,7 +170,7 @@ def test_a_worker_that_dies_takes_little_with_it(pictures: Path, tmp_path: Path)
     good = [job(pictures / "a.png", tmp_path / "out" / f"{k}.cwic") for k in range(9)]
     bomb = job(pictures / "a.png", tmp_path / "out" / "bomb.cwic", quality=Bomb())
     outcomes = {
-        str(done.target): problem for done, problem in convert.run([bomb, *good], PROCESSES)
+        str(done.target): end.problem for done, end in convert.run([bomb, *good], PROCESSES)
     }
     lost = {path for path, problem in outcomes.items() if problem}
     assert len(outcomes) == 10
@@ -210,21 +212,21 @@ def test_an_interrupt_ends_it_cleanly(pictures: Path, tmp_path: Path) -> None:
     made = files(out)
     assert 0 < len(made) < 300
     assert all(name.endswith(".cwic") for name in made)
-    assert len(convert.plan([str(pictures)], str(out), "CWIC", ".cwic", {}).jobs) == 303 - len(made)
+    plan = convert.plan([str(pictures)], str(out), convert.Work("CWIC", ".cwic"))
+    assert len(plan.jobs) == 303 - len(made)
 
 
 def test_no_half_files(tmp_path: Path) -> None:
-    """Where an output cannot get its name nothing is left of it."""
-    place = convert.Place.of(str(tmp_path / "full" / "a.cwic"))
+    """Where an output of a storage cannot get its name nothing is left of it."""
 
-    class Full(type(place.store)):
-        """A disk on which nothing can be renamed any more."""
+    class Full(DirFileSystem):
+        """A storage in which nothing can be renamed any more."""
 
         def mv(self, *_: object, **__: object) -> None:
             raise OSError("No space left on device")
 
     with pytest.raises(OSError, match="No space left"):
-        convert.write_complete(convert.Place(Full(), place.path), b"data")
+        Place(Full(str(tmp_path), LocalFileSystem()), "full/a.cwic", "a").write(b"data")
     assert files(tmp_path / "full") == []
 
 
