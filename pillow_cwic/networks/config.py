@@ -157,7 +157,8 @@ class ModelConfig:
             )
         if any(type(share) not in (int, float) for weights in shares for share in weights):
             raise ValueError(f"ms_ssim_weight and ssim_weight must be numbers, found {shares}")
-        if not all(w >= 0 and v >= 0 and w + v <= 1 for w, v in zip(*shares, strict=True)):
+        pairs = list(zip(*shares, strict=True))
+        if not all(0 <= w <= 1 and 0 <= v <= 1 and w + v <= 1 for w, v in pairs):
             raise ValueError(
                 "ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, "
                 f"found {shares}"

@@ -165,6 +165,7 @@ ABSURD = {
     "infinite lambda": {"lambda_max": float("inf")},
     "no number": {"lambda_min": float("nan")},
     "shares": {"ssim_weight": [0.0] * 10**5, "ms_ssim_weight": [0.0] * 10**5},
+    "a huge share": {"ssim_weight": [HUGE, 0.0]},
     "a share that is no number": {"ssim_weight": [float("nan")] * 2},
 }
 
