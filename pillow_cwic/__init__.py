@@ -19,9 +19,10 @@ from .runtime.forks import no_fork as _no_fork
 if TYPE_CHECKING:
     import numpy
     from numpy.typing import ArrayLike, NDArray
+    from PIL import Image
 
     from .format.framing import DataOrFile
-    from .format.quality_map import Importance
+    from .image_modes import Importance
     from .options import Device, ModelName, Region
     from .weights.models import ModelInfo
 
@@ -43,7 +44,7 @@ __all__ = [
 
 
 def encode(
-    array: ArrayLike,
+    picture: ArrayLike | Image.Image,
     *,
     quality: float | None = None,
     bpp: float | None = None,
@@ -62,9 +63,10 @@ def encode(
 
     Parameters
     ----------
-    array
+    picture
         uint8, [H,W] grey or [H,W,C] with C = 1 grey, 2 grey and alpha, 3 RGB, 4 RGBA. Alpha is
-        kept without loss.
+        kept without loss. Or an image of Pillow in any mode of 8 bits, which goes the way that its
+        `save` goes: its colour profile and its comment are kept unless others are given.
     quality
         A dial from 0 (smallest file) to 1 (best), default 0.5. At most one of `quality`, `bpp` and
         `max_bytes` is given.
@@ -73,7 +75,8 @@ def encode(
     max_bytes
         The best quality whose whole file has at most so many bytes.
     importance
-        An image of Pillow or uint8 [H,W]: 128 is neutral, more where bits should go.
+        An image of Pillow or an array [H,W]: 128 is neutral, more where bits should go. 16 bits are
+        scaled, floats are 0..1. Its sides have the picture's ratio.
     effort
         Passes of a search for better codes, 0 (none) to 100. A pass takes about four times as long
         as decoding. Files get better and, at low rates, a little larger; any decoder reads them.
@@ -95,13 +98,20 @@ def encode(
     ------
     ValueError, TypeError
         An option or the pixels mean nothing; the message names range and value found.
+    OSError
+        An image has more than 8 bits; the message has the conversion.
     WeightsError
         The model cannot be had.
     """
     with _no_fork():
         from .encoding import encode as encode_picture
+        from .image_modes import with_lasting
         from .options import EncodeOptions
 
+    metadata = with_lasting(
+        picture,
+        {"icc_profile": icc_profile, "exif": exif, "xmp": xmp, "dpi": dpi, "comment": comment},
+    )
     options = EncodeOptions.from_keywords(
         quality=quality,
         bpp=bpp,
@@ -110,13 +120,9 @@ def encode(
         effort=effort,
         model=model,
         device=device,
-        icc_profile=icc_profile,
-        exif=exif,
-        xmp=xmp,
-        dpi=dpi,
-        comment=comment,
+        **metadata,
     )
-    return encode_picture(array, options)
+    return encode_picture(picture, options)
 
 
 def decode(

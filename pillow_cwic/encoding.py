@@ -5,7 +5,11 @@ The model is loaded at the first call, not at import. What the bytes mean is in 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 from numpy.typing import ArrayLike
+from PIL import Image
 
 from .analysis import Analysis
 from .format import container
@@ -13,6 +17,7 @@ from .format.container import Header
 from .format.grid import tiles
 from .format.png_plane import encode_plane
 from .format.quality_map import block_offsets, offsets_on_grid, pack_quality_map
+from .image_modes import grey_mask, stored_image
 from .options import EncodeOptions, check_picture
 from .rate_search import file_at_rate
 from .runtime.blas import one_blas_thread
@@ -25,9 +30,20 @@ TILE_SIZE = 1024
 in rate."""
 
 
-def encode(array: ArrayLike, options: EncodeOptions, *, tile_size: int = TILE_SIZE) -> bytes:
-    """Compress one picture, as `pillow_cwic.encode` describes it; tile_size in pixels."""
-    picture = check_picture(array)
+def encode(
+    pixels: ArrayLike | Image.Image, options: EncodeOptions, *, tile_size: int = TILE_SIZE
+) -> bytes:
+    """Compress one picture, as `pillow_cwic.encode` describes it; tile_size in pixels.
+
+    The options' colour profile is that of an image's values, in whatever mode it is.
+    """
+    if isinstance(pixels, Image.Image):
+        stored = stored_image(pixels, options.metadata.icc_profile)
+        metadata = replace(options.metadata, icc_profile=stored.icc_profile)
+        options = replace(options, metadata=metadata)
+        pixels = np.asarray(stored.image)  # uint8 [H,W] or [H,W,C]
+    picture = check_picture(pixels)
+    mask = None if options.importance is None else grey_mask(options.importance, picture.size)
     model = models.load(options.model, resolve_device(options.device))
     if options.effort and model.config.one_bit:
         raise ValueError(
@@ -36,7 +52,9 @@ def encode(array: ArrayLike, options: EncodeOptions, *, tile_size: int = TILE_SI
         )
 
     # The planes beside the codes, which no quality changes.
-    offsets = block_offsets(options.importance, picture.size, model.config.quality_count)
+    offsets = None
+    if mask is not None:
+        offsets = block_offsets(mask, picture.size, model.config.quality_count)
     alpha = None if picture.alpha is None else encode_plane(picture.alpha)
     quality_map = None if offsets is None else pack_quality_map(offsets)
 
@@ -56,8 +74,8 @@ def encode(array: ArrayLike, options: EncodeOptions, *, tile_size: int = TILE_SI
         streams = _encode_tiles(analysis, header, effort)
         return container.write(header, streams, alpha, options.metadata, quality_map)
 
-    pixels = picture.size[0] * picture.size[1]
-    return file_at_rate(encode_at, options, model.config.quality_count, pixels)
+    pixel_count = picture.size[0] * picture.size[1]
+    return file_at_rate(encode_at, options, model.config.quality_count, pixel_count)
 
 
 def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes]:

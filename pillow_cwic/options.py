@@ -18,7 +18,7 @@ from .format.metadata import NO_METADATA, Metadata
 if TYPE_CHECKING:
     import torch
 
-    from .format.quality_map import Importance
+    from .image_modes import Importance
 
     Device: TypeAlias = str | torch.device | None
 
@@ -183,7 +183,9 @@ def _resolution(dpi: Any) -> tuple[float, float] | None:
     if dpi is None:
         return None
     try:
+        if isinstance(dpi, (str, bytes)):  # a text of two digits is a pair of numbers, too
+            raise TypeError
         x, y = (dpi, dpi) if _is_number(dpi) else dpi
         return float(x), float(y)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"dpi is a pair of numbers such as (300, 300), found {dpi!r}") from error

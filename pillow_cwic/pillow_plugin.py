@@ -8,21 +8,23 @@ neither precision nor an option.
 from __future__ import annotations
 
 import os
-import warnings
 from io import BytesIO
 from typing import IO, Any, BinaryIO, cast
 
 from PIL import Image, ImageFile
 
+from .exif import exif_tags
 from .format import container
 from .format.metadata import METADATA_NAMES
+from .image_modes import LASTING, lasting_blocks
 from .options import OPTION_NAMES, EncodeOptions
 from .runtime.files import read_whole
 from .runtime.forks import ForkedLock, no_fork
+from .runtime.warn import warn_caller
 from .weights import models
 
-_STORED_MODES = ("L", "LA", "RGB", "RGBA")
-_EXACT_MODES = {"1": "L", "P": "RGB", "PA": "RGBA", "La": "LA", "RGBa": "RGBA", "RGBX": "RGB"}
+MOST_DPI = 5e7
+"""A resolution above is none: no format holds it, so it would stop every later save."""
 
 
 def register() -> None:
@@ -59,9 +61,19 @@ class CwicImageFile(ImageFile.ImageFile):
         if quality is not None:
             self.info["cwic_quality"] = quality
         self.info.update(header.metadata.present())
+        if max(self.info.get("dpi", (0, 0))) > MOST_DPI:
+            warn_caller(f"the resolution {self.info.pop('dpi')} dpi is none, and left out")
         self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
         # Threads may share an image: one of them decodes, the others wait.
         self._decoding = ForkedLock()
+
+    def getexif(self) -> Image.Exif:
+        """The EXIF tags; none, with a warning, where the block is no EXIF."""
+        if self._exif is None and exif_tags(self.info.get("exif")) is None:
+            warn_caller(f'info["exif"], {len(self.info["exif"])} bytes, is no EXIF: it has no tags')
+            self._exif = Image.Exif()
+            self._exif._loaded = True
+        return super().getexif()
 
     def verify(self) -> None:
         """Check the whole file without decoding it; FormatError names the damaged section.
@@ -107,9 +119,7 @@ class CwicImageFile(ImageFile.ImageFile):
         pixels = decode_container(found)  # uint8 [H,W] or [H,W,C]
         if found.damage:
             name = os.fsdecode(self.filename) or "the .cwic file"
-            warnings.warn(
-                f"{name} is damaged, the rest is shown: {'; '.join(found.damage)}", stacklevel=3
-            )
+            warn_caller(f"{name} is damaged, the rest is shown: {'; '.join(found.damage)}")
         return pixels.tobytes()
 
 
@@ -143,20 +153,15 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
 
 def _encode(im: Image.Image) -> bytes:
     with no_fork():
-        import numpy as np
-
         from .encoding import encode
 
     options = dict(im.encoderinfo)
     unknown = sorted(options.keys() - {*OPTION_NAMES, *METADATA_NAMES, "append"})
     if unknown:  # pipelines pass one set of options to every format: say so, and go on
         known = ", ".join(OPTION_NAMES + METADATA_NAMES)
-        warnings.warn(
-            f"saving as CWIC ignores {', '.join(unknown)}; it knows {known}", stacklevel=4
-        )
-    picture = np.asarray(_in_stored_mode(im))  # uint8 [H,W] or [H,W,C]
+        warn_caller(f"saving as CWIC ignores {', '.join(unknown)}; it knows {known}")
     arguments = {name: options[name] for name in OPTION_NAMES if name in options}
-    return encode(picture, EncodeOptions.from_keywords(**arguments, **_metadata(im)))
+    return encode(im, EncodeOptions.from_keywords(**arguments, **_metadata(im)))
 
 
 def _metadata(im: Image.Image) -> dict[str, Any]:
@@ -166,22 +171,13 @@ def _metadata(im: Image.Image) -> dict[str, Any]:
     """
     asked = im.encoderinfo
     blocks: dict[str, Any] = {name: asked.get(name) for name in ("exif", "xmp", "dpi")}
-    blocks |= {name: asked.get(name, im.info.get(name)) for name in ("icc_profile", "comment")}
+    lasting = lasting_blocks(im)
+    blocks |= {name: asked.get(name, lasting.get(name)) for name in LASTING}
     if isinstance(blocks["exif"], Image.Exif):
         blocks["exif"] = blocks["exif"].tobytes()
     if isinstance(blocks["xmp"], str):
         blocks["xmp"] = blocks["xmp"].encode()
     return {name: value or None for name, value in blocks.items()}  # for Pillow, b"" is "none", too
-
-
-def _in_stored_mode(im: Image.Image) -> Image.Image:
-    """The image in a mode that files can hold, if that is exact; else OSError, as in Pillow."""
-    mode = _EXACT_MODES.get(im.mode, im.mode)
-    if mode not in _STORED_MODES:
-        raise OSError(f"cannot write mode {im.mode} as CWIC: convert to L, LA, RGB or RGBA first")
-    if mode in ("L", "RGB") and im.has_transparency_data:
-        mode += "A"
-    return im if mode == im.mode else im.convert(mode)
 
 
 def _emptied_by_opening(fp: IO[bytes]) -> bool:

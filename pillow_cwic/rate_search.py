@@ -10,9 +10,14 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from .options import EncodeOptions, quality_index
+from .runtime.warn import warn_caller
 
 EncodeAt: TypeAlias = Callable[[int, int], bytes]
 """(quality index, effort) -> the file."""
+
+
+OUT_OF_REACH = 1.05
+"""Beyond the model's range by so much, a number of bits per pixel is not met."""
 
 
 def file_at_rate(
@@ -27,7 +32,31 @@ def file_at_rate(
     plain = functools.cache(lambda index: encode_at(index, 0))
     if options.max_bytes is not None:
         return _largest_within(plain, encode_at, options, quality_count)
-    return _nearest(plain, encode_at, options, (quality_count, (options.bpp or 0) * pixels / 8))
+    wanted_bytes = (options.bpp or 0) * pixels / 8
+    file = _nearest(plain, encode_at, options, (quality_count, wanted_bytes))
+    _warn_out_of_reach(plain, quality_count, wanted_bytes, file, pixels)
+    return file
+
+
+def _warn_out_of_reach(
+    plain: Callable[[int], bytes], quality_count: int, wanted_bytes: float, file: bytes, pixels: int
+) -> None:
+    """Say so where the model's range ends before so many bytes."""
+    if wanted_bytes * OUT_OF_REACH < len(file):
+        end = 0
+    elif wanted_bytes > len(file) * OUT_OF_REACH:
+        end = quality_count - 1
+    else:
+        return
+    reach = len(plain(end))  # costs nothing where the range ends: it was tried then
+    if (reach <= wanted_bytes) if end == 0 else (wanted_bytes <= reach):
+        return
+    word = "least" if end == 0 else "most"
+    wanted, limit, found = (8 * size / pixels for size in (wanted_bytes, reach, len(file)))
+    warn_caller(
+        f"bpp = {wanted:.4g} is out of reach: the model makes {limit:.3g} bits per pixel of this "
+        f"picture at {word}; the file has {found:.3g}"
+    )
 
 
 def _largest_within(

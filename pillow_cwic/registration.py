@@ -4,9 +4,12 @@ Invariant: imageio is not imported for it. It takes a third of the time of openi
 and whoever uses Pillow alone need not wait.
 """
 
+import itertools
+
 from . import pillow_plugin
 from .runtime.imports import after_import
 
+_NAME = "cwic"
 _EXTENSION = ".cwic"
 
 
@@ -22,14 +25,22 @@ def _register_with_imageio() -> None:
     from imageio.config import known_extensions as extensions
     from imageio.config import known_plugins as plugins
 
-    name = "cwic"
-    plugins[name] = PluginConfig(
-        name=name, class_name="CwicPlugin", module_name=f"{__package__}.imageio_plugin"
+    # First of all: files are known by what they begin with, and bytes have no name. imageio's own
+    # plugin for Pillow would take a .cwic file, and know none of our options.
+    others = {name: plugin for name, plugin in plugins.items() if name != _NAME}
+    plugins.clear()
+    plugins[_NAME] = PluginConfig(
+        name=_NAME, class_name="CwicPlugin", module_name=f"{__package__}.imageio_plugin"
     )
+    plugins.update(others)
+    for format_ in itertools.chain.from_iterable(extensions.values()):
+        if "pillow" in format_.priority and _NAME not in format_.priority:
+            format_.priority.insert(format_.priority.index("pillow"), _NAME)
+
     if _EXTENSION not in extensions:
         extension = FileExtension(
             extension=_EXTENSION,
-            priority=[name, "pillow"],
+            priority=[_NAME, "pillow"],
             name="Content-weighted image compression",
         )
         extensions[_EXTENSION] = [extension]

@@ -74,6 +74,18 @@ def test_max_bytes_below_the_smallest_file_says_how_small_it_gets(pixels):
         pillow_cwic.encode(pixels, max_bytes=60)  # signature and sections alone take 52
 
 
+@pytest.mark.parametrize(("bpp", "quality"), [(30, 1), (0.0001, 0)])
+def test_bpp_out_of_reach_is_said(pixels: np.ndarray, bpp: float, quality: float) -> None:
+    """The nearest file is made, and a warning says what can be reached and what was."""
+    expected = pillow_cwic.encode(pixels, quality=quality)
+    reached = f"{8 * len(expected) / (300 * 220):.3g}"
+    with pytest.warns(
+        UserWarning, match=f"bpp = {bpp:g} is out of reach.*has {reached}$"
+    ) as caught:
+        assert pillow_cwic.encode(pixels, bpp=bpp) == expected
+    assert caught[0].filename == __file__
+
+
 @pytest.mark.parametrize("bpp", [0.2, 0.25, 0.35])
 def test_bpp_takes_the_nearest_quality(pixels, bpp):
     """No other quality index comes nearer to the rate asked for."""
@@ -98,7 +110,7 @@ def test_rate_targets_run_the_quality_independent_part_once(pixels, monkeypatch)
             calls.append(inputs)
             return run(*inputs)
 
-    monkeypatch.setattr(model, "features", Counted())
+    monkeypatch.setattr(type(model), "features", Counted())
     analysed(pixels, 25)
     once = len(calls)
     pillow_cwic.encode(pixels, max_bytes=1500)
@@ -139,9 +151,9 @@ def test_importance_moves_bits_to_where_it_is_bright(pixels):
         ),
         (
             {"importance": np.zeros((3, 3, 3), np.uint8)},
-            r'importance is an "L" image or a uint8 array HxW, found uint8',
+            "importance is a grey image or an array HxW of .*, found uint8 of shape",
         ),
-        ({"importance": np.zeros((3, 3))}, "importance is .* found float64"),
+        ({"importance": np.full((3, 3), 9.0)}, "importance is .* found float64 .*from 9 to 9"),
         ({"dpi": "high"}, r"dpi is a pair of numbers such as \(300, 300\), found 'high'"),
         ({"dpi": (float("nan"), 72)}, "dpi must be two finite numbers"),
         (

@@ -13,7 +13,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 from closeness import assert_close
-from PIL import Image
+from PIL import Image, ImageOps
 
 import pillow_cwic
 from pillow_cwic import FormatError
@@ -275,11 +275,89 @@ def test_wrong_options(array: np.ndarray) -> None:
         iio.imwrite("<bytes>", array, extension=".cwic", optimize=True)
 
 
-def test_plugin_writes_only_its_own_extension(array: np.ndarray, tmp_path: Path) -> None:
-    """plugin="cwic" with another extension is refused instead of misnaming a file."""
-    with pytest.raises(OSError, match="cwic"):
-        iio.imwrite(tmp_path / "x.png", array, plugin="cwic")
-    assert not (tmp_path / "x.png").exists()
+def test_by_name_the_plugin_writes_and_reads_anything(
+    array: np.ndarray, cwic_bytes: bytes, tmp_path: Path
+) -> None:
+    """plugin="cwic" writes and reads .cwic files under any name, into a BytesIO and "<bytes>"."""
+    for name in ("x.png", "x", "x.unknown"):
+        iio.imwrite(tmp_path / name, array, plugin="cwic", quality=0.3)
+        assert (tmp_path / name).read_bytes() == cwic_bytes
+        assert iio.imread(tmp_path / name, plugin="cwic").shape == array.shape
+    file = BytesIO()
+    iio.imwrite(file, array, plugin="cwic", quality=0.3)
+    assert file.getvalue() == cwic_bytes
+    assert iio.imwrite("<bytes>", array, plugin="cwic", quality=0.3) == cwic_bytes
+
+
+def test_unasked_the_plugin_writes_its_own_extension_only(
+    array: np.ndarray, tmp_path: Path
+) -> None:
+    """Other names are left to other plugins, and so is a file object without a name."""
+    iio.imwrite(tmp_path / "x.png", array)
+    assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+    iio.imwrite(tmp_path / "x.tif", array)
+    assert np.array_equal(iio.imread(tmp_path / "x.tif"), array)
+    with (
+        pytest.warns(UserWarning, match="Can't determine file format"),
+        pytest.raises(ValueError, match="unknown file extension"),
+    ):
+        iio.imwrite(tmp_path / "x", array)
+
+
+@pytest.mark.parametrize("name", ["photo.cwic", "photo.png", "photo.tif", "photo", "photo.bin"])
+def test_what_is_in_a_file_counts_not_its_name(
+    cwic_bytes: bytes, tmp_path: Path, name: str
+) -> None:
+    """Options of ours work whatever a file is called: region, and the metadata."""
+    path = tmp_path / name
+    path.write_bytes(cwic_bytes)
+    expected = pillow_cwic.decode(cwic_bytes, region=(8, 8, 40, 40))
+    with path.open("rb") as file:
+        assert np.array_equal(iio.imread(file, region=(8, 8, 40, 40)), expected)
+    assert np.array_equal(iio.imread(path, region=(8, 8, 40, 40)), expected)
+    assert np.array_equal(iio2.imread(path, region=(8, 8, 40, 40)), expected)
+    assert iio.immeta(path)["quality_index"] == 19
+    assert iio.improps(path).shape == (72, 88, 3)
+
+
+def test_bytes_need_no_name(cwic_bytes: bytes) -> None:
+    """Bytes and a BytesIO are known by what they begin with."""
+    expected = pillow_cwic.decode(cwic_bytes, region=(8, 8, 40, 40))
+    for source in (cwic_bytes, BytesIO(cwic_bytes)):
+        assert np.array_equal(iio.imread(source, region=(8, 8, 40, 40)), expected)
+        assert iio.immeta(source)["quality_index"] == 19
+        assert [part.shape for part in iio.imiter(source, region=(0, 0, 8, 8))] == [(8, 8, 3)]
+
+
+def test_other_formats_go_where_they_went(photo: Image.Image, tmp_path: Path) -> None:
+    """imageio's plugin for Pillow still has everything else, by any source."""
+    for suffix in (".png", ".bmp", ".tif", ""):
+        path = tmp_path / f"x{suffix}"
+        photo.save(path, "PNG")
+        for source in (path, path.read_bytes(), BytesIO(path.read_bytes())):
+            with iio.imopen(source, "r") as opened:
+                assert type(opened).__name__ in ("PillowPlugin", "LegacyPlugin")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_rotate(array: np.ndarray, orientation: int) -> None:
+    """rotate=True turns what was read as Pillow's exif_transpose does, a region as well."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = pillow_cwic.encode(array, exif=exif.tobytes(), quality=0.3)
+    upright = ImageOps.exif_transpose(Image.open(BytesIO(data)))
+    assert np.array_equal(iio.imread(data, rotate=True), np.asarray(upright))
+    region = (8, 16, 40, 64)
+    whole = iio.imread(data, rotate=True, region=region, mode="L")
+    assert whole.shape == ((48, 32) if orientation < 5 else (32, 48))
+    assert np.array_equal(iio.imread(data, rotate=False), pillow_cwic.decode(data))
+
+
+def test_what_is_no_picture_is_described(array: np.ndarray) -> None:
+    """Five channels are no batch of 72: the message has the shape."""
+    wide = np.concatenate([array, array[:, :, :2]], axis=2)
+    with pytest.raises(ValueError, match=r"found an array of shape \(72, 88, 5\): neither"):
+        iio.imwrite("<bytes>", wide, extension=".cwic")
 
 
 def test_nothing_is_left_open(cwic_file: Path, photo: Image.Image) -> None:
@@ -304,6 +382,10 @@ def test_v2_imread_and_imwrite(array: np.ndarray, cwic_bytes: bytes, tmp_path: P
     assert iio2.imwrite("<bytes>", array, format=".cwic", quality=0.3) == cwic_bytes
     assert np.array_equal(iio2.imread(path), pillow_cwic.decode(cwic_bytes))
     assert iio2.imread(path, format="cwic", region=(0, 0, 8, 8)).shape == (8, 8, 3)
+    iio2.imwrite(tmp_path / "x.dat", array, format="cwic", quality=0.3)
+    assert (tmp_path / "x.dat").read_bytes() == cwic_bytes
+    assert iio2.imread(tmp_path / "x.dat", format="cwic", region=(0, 0, 8, 8)).shape == (8, 8, 3)
+    assert iio2.imwrite("<bytes>", array, format="cwic", quality=0.3) == cwic_bytes
 
 
 def test_v2_reader(cwic_file: Path, cwic_bytes: bytes) -> None:

@@ -7,18 +7,13 @@ Knows no model beyond its number of qualities.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import UnsupportedError
 from .grid import GRID, Box, code_grid
 from .png_plane import decode_plane, encode_plane
-
-if TYPE_CHECKING:
-    Importance: TypeAlias = Image.Image | ArrayLike
 
 NEUTRAL = 128
 """The grey level of an importance picture that leaves bits where the model puts them."""
@@ -37,17 +32,14 @@ Offsets = NDArray[np.float32]
 
 
 def block_offsets(
-    importance: Importance | None, size: tuple[int, int], quality_count: int
+    importance: NDArray[np.uint8], size: tuple[int, int], quality_count: int
 ) -> BlockOffsets | None:
-    """A picture of importance -> offsets of each block, int16 [rows,columns].
+    """A mask of importance [H,W] -> offsets of each block, int16 [rows,columns].
 
-    `importance` is an "L" image or a uint8 array [H,W]: 128 changes nothing, 255 adds half of the
-    model's quality range, 0 takes half of it away. A size other than the picture's (width, height)
-    is resized to it. None where nothing changes; ValueError for what is no grey picture.
+    128 changes nothing, 255 adds half of the model's quality range, 0 takes half of it away. A size
+    other than the picture's (width, height) is resized to it. None where nothing changes.
     """
-    if importance is None:
-        return None
-    mask = _grey_image(importance)
+    mask = Image.fromarray(importance)
     if mask.size != size:
         mask = mask.resize(size, Image.Resampling.BILINEAR)
 
@@ -116,15 +108,3 @@ class _Axis:
         """blocks [m,k], one row for BLOCK pixels -> [count,k], one row per code position."""
         before = blocks[self._before] * (1 - self._weight)
         return np.asarray(before + blocks[self._after] * self._weight, np.float32)
-
-
-def _grey_image(importance: Importance) -> Image.Image:
-    if isinstance(importance, Image.Image):
-        return importance if importance.mode == "L" else importance.convert("L")
-    pixels = np.asarray(importance)
-    if pixels.dtype != np.uint8 or pixels.ndim != 2 or 0 in pixels.shape:
-        raise ValueError(
-            'importance is an "L" image or a uint8 array HxW, '
-            f"found {pixels.dtype} of shape {pixels.shape}"
-        )
-    return Image.fromarray(pixels)

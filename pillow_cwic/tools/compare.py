@@ -19,6 +19,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ..image_modes import stored_image
 from ..metrics import WINDOW, bits_per_pixel
 from ..metrics.pictures import psnr, ssim
 from ..runtime.files import package_data
@@ -145,12 +146,13 @@ def rgb_picture(name: str, reading: Reading) -> tuple[Image.Image, bytes | None]
     with open_source(name) as file:
         picture, blocks = load_picture(file, reading)
     picture, blocks = upright(picture, blocks)
+    picture, profile = stored_image(picture, blocks.get("icc_profile"))
     if picture.has_transparency_data:
         warnings.warn("alpha is left out: the picture is compared on white", stacklevel=2)
         picture = on_colour(picture.convert("RGBA"), "white")
     picture = picture.convert("RGB")
     picture.info.clear()
-    return picture, blocks.get("icc_profile")
+    return picture, profile
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:

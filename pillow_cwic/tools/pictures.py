@@ -16,14 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from ..image_modes import DEEP_MODES, grey_values
 from .metadata import Blocks, metadata_of, upright
 
 Scale: TypeAlias = Literal["auto"] | tuple[float, float]
 """The values that become black and white; "auto" takes the least and the largest of a picture."""
-
-SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-DEEP_MODES = (*SIXTEEN_BITS, "I", "F")
-"""Modes with more than 8 bits for each pixel's value."""
 
 
 @dataclass(frozen=True)
@@ -132,22 +129,12 @@ def eight_bits(image: Image.Image, scale: Scale | None) -> Image.Image:
     return _scaled(values, low, high)
 
 
-def importance_mask(file: BinaryIO) -> Image.Image:
-    """A picture as a mask, mode L: 16 bits by their range, floats from 0 to 1."""
+def importance_mask(file: BinaryIO) -> NDArray[np.uint8]:
+    """A picture as a mask [H,W]: grey, 16 bits by their range, floats from 0 to 1."""
     with open_picture(file) as image:
         with readable():
             image.load()
-        if image.mode in SIXTEEN_BITS:
-            return _scaled(_values(image), 0, 65535)
-        if image.mode in DEEP_MODES:
-            values = _values(image)
-            if image.mode == "F" and values.min() >= 0 and values.max() <= 1:
-                return _scaled(values, 0, 1)
-            raise OSError(
-                f"a mask of mode {image.mode} has values from {values.min():g} to "
-                f"{values.max():g}, expected 0 to 255, 16 bits, or floats from 0 to 1: scale it"
-            )
-        return image.convert("L")
+        return grey_values(image)
 
 
 def _values(image: Image.Image) -> NDArray[np.float64]:
