@@ -60,10 +60,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     A link is followed, and permissions of a file that was there are kept. What is no regular file
     (a pipe, a terminal) is written to as it is.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        target.write_bytes(data)
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)  # by its own name: where /dev/stdout leads to has none
         return
+    target = Path(os.path.realpath(path))
     temporary = target.with_name(f".cwic-{secrets.token_hex(8)}.partial")
     try:
         with temporary.open("xb") as file:

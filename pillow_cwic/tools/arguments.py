@@ -9,6 +9,7 @@ from typing import Any
 from PIL import ImageColor
 
 from ..options import OPTION_NAMES, EncodeOptions
+from ..runtime.devices import resolve_device
 from .pictures import Reading, Scale
 from .recode import CWIC, QUALITY_FORMATS, format_of
 
@@ -148,7 +149,17 @@ def chosen_options(args: argparse.Namespace) -> dict[str, Any]:
         name: getattr(args, name) for name in ENCODER_OPTIONS if getattr(args, name) is not None
     }
     EncodeOptions(**options)
+    check_device(args.device)
     return options
+
+
+def check_device(name: str | None) -> None:
+    """ValueError for a device that is not known, or not there; the environment's is checked later.
+
+    (It may be junk for a picture that needs no device.)
+    """
+    if name is not None:
+        resolve_device(name)
 
 
 def save_options(args: argparse.Namespace, format_name: str) -> dict[str, Any]:

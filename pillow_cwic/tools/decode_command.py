@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
         name = "" if into_folder or out == sources.STREAM else out
         format_name, suffix = arguments.chosen_format(args.to, name)
         options = arguments.save_options(args, format_name)
+        arguments.check_device(args.device)
     except ValueError as error:
         args.usage_error(str(error))
 
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
         sources.write_target(task.target, file)
         if not args.quiet:
             figures = f"{picture.width} x {picture.height} pixels, {len(file):,} bytes"
-            say(f"{task.target}: {figures}, on {describe_device(resolve_device(args.device))}")
+            device = describe_device(resolve_device(args.device))
+            say(f"{sources.output_name(task.target)}: {figures}, on {device}")
 
     extensions = recode.readable_extensions(cwic=True)
     return run_batch(args, (names, out), (extensions, suffix), decode_file)

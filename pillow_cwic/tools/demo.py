@@ -13,7 +13,7 @@ from .compare import OURS, Comparison, compare_picture, rgb_picture, sheet
 from .pictures import PLAIN, Reading
 from .recode import write_png
 from .sources import check_target, write_target
-from .terminal import bar, name_in_errors, say
+from .terminal import bar, name_in_errors, say, show
 
 SHIPPED = package_data() / "astronaut.webp"
 QUALITIES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -47,7 +47,7 @@ def run(
             rows.append(compare_picture(stem, original, others, progress, {"quality": quality}))
             write_target(file, rows[-1].trials[0].data)
     names = [OURS, *(rival.title for rival in others)]
-    print(table(rows, names, f"{Path(name).name}, {original.width} x {original.height} pixels"))
+    show(table(rows, names, f"{Path(name).name}, {original.width} x {original.height} pixels"))
 
     # The side-by-side at a low rate, but not one where JPEG falls apart.
     complete = next((row for row in rows[1:] if not row.missing), rows[-1])

@@ -101,4 +101,5 @@ def _tell(target: str, data: bytes, args: argparse.Namespace) -> None:
     dial = models.quality_of_file(header)
     quality = "unknown" if dial is None else f"{dial:.2f}"
     device = describe_device(resolve_device(args.device))
-    say(f"{target}: {len(data):,} bytes, {rate:.3f} bpp, quality {quality}, on {device}")
+    figures = f"{len(data):,} bytes, {rate:.3f} bpp, quality {quality}"
+    say(f"{sources.output_name(target)}: {figures}, on {device}")

@@ -14,7 +14,7 @@ from ..metrics import bits_per_pixel
 from ..runtime.devices import describe_device, resolve_device
 from ..weights import catalogue, models
 from . import recode, sources
-from .terminal import Outcome, attempt, printable
+from .terminal import Outcome, attempt, printable, show
 
 
 def add_parser(commands: Any) -> None:
@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
         name = source.name
         outcomes.append(attempt(name, lambda name=name: reports.append(_describe(name))))  # type: ignore[misc]
     if args.json:
-        print(json.dumps(reports, indent=2))
-    else:
-        print("\n\n".join("\n".join(map(printable, _lines(report))) for report in reports))
+        show(json.dumps(reports, indent=2))
+    elif reports:
+        show("\n\n".join("\n".join(map(printable, _lines(report))) for report in reports))
     for outcome in outcomes:
         outcome.report()
     return 1 if any(outcome.problem for outcome in outcomes) else 0

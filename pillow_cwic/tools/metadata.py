@@ -92,9 +92,15 @@ def exif_tags(block: bytes | None) -> Image.Exif:
     return tags
 
 
-def lasting_tags(block: bytes | None) -> set[int]:
-    """The tags of a block that are no file's own; the empty set if it is no EXIF."""
-    return set(exif_tags(block)) - _PIXEL_TAGS
+def lasting_tags(block: bytes | None) -> set[int] | None:
+    """The tags of a block that say something of a picture, in any format.
+
+    Not so those of one file's pixels, and an orientation that is the usual one. None if it is no
+    EXIF.
+    """
+    tags = exif_tags(block)
+    usual = {ORIENTATION} if tags.get(ORIENTATION) == 1 else set()
+    return set(tags) - _PIXEL_TAGS - usual if len(tags) else None
 
 
 def orientation_of(blocks: Blocks) -> int:

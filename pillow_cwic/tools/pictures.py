@@ -79,8 +79,6 @@ def chosen_frames(image: Image.Image, reading: Reading) -> range:
     with readable():
         count = getattr(image, "n_frames", 1)
     if reading.all_frames:
-        if count > 1 and "duration" in image.info:
-            warnings.warn(f"how long each of the {count} frames is shown is not kept", stacklevel=2)
         return range(count)
     if reading.frame is None:
         if count > 1:
@@ -102,6 +100,8 @@ def load_frame(image: Image.Image, frame: int, reading: Reading) -> tuple[Image.
             image.seek(frame)
         image.load()
         blocks = metadata_of(image)
+    if reading.all_frames and frame == 0 and image.info.get("duration"):
+        warnings.warn("how long each frame is shown is not kept", stacklevel=2)
     picture = eight_bits(image, reading.scale)
     if reading.strip:
         picture, blocks = upright(picture, blocks)

@@ -214,13 +214,13 @@ def _is_kept(name: str, blocks: Blocks, format_name: str, mode: str) -> bool:
         found = metadata_of(tried).get(name)
     except Exception:  # too long, no EXIF at all: each plugin has its own way to say so
         return False
+    if name == "exif":
+        wanted = lasting_tags(value)
+        return wanted is not None and wanted <= (lasting_tags(found) or set())
     if found is None:
         return False
     if name == "dpi":
         return all(abs(a - b) < 1 for a, b in zip(found, value, strict=True))
-    if name == "exif":
-        wanted = lasting_tags(value)
-        return bool(wanted) and wanted <= lasting_tags(found)
     return bool(found == value)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
 from ..runtime.files import write_atomically
+from .terminal import stdout_errors
 
 STREAM = "-"
 """Stands for standard input, or standard output."""
@@ -123,11 +124,16 @@ def read_source(name: str) -> bytes:
 
 
 def is_folder(out: str, names: Sequence[str]) -> bool:
-    """Whether results go into the folder `out`, each under its source's name."""
-    if out == STREAM:
-        return False
+    """Whether results go into the folder `out`, each under its source's name.
+
+    ValueError where they would all go to standard output.
+    """
     several = len(names) > 1 or any(Path(name).is_dir() for name in names)
     several = several or any(not os.path.lexists(name) and glob.has_magic(name) for name in names)
+    if out == STREAM:
+        if several:
+            raise ValueError("standard output takes one picture: name a folder for several")
+        return False
     return several or Path(out).is_dir() or out.endswith(("/", os.sep))
 
 
@@ -185,11 +191,18 @@ def _check_folder(folder: Path, target: str, makes_folder: bool) -> None:
         raise OSError(f"{target}: no permission to write into the folder {folder}")
 
 
+def output_name(target: str) -> str:
+    """An output for people."""
+    return "standard output" if target == STREAM else target
+
+
 def write_target(target: str, data: bytes) -> None:
     """Write an output, whole or not at all, and the folder it lies in."""
     if target == STREAM:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        with stdout_errors():
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
         return
-    Path(os.path.realpath(target)).parent.mkdir(parents=True, exist_ok=True)
+    if not Path(target).exists():
+        Path(os.path.realpath(target)).parent.mkdir(parents=True, exist_ok=True)
     write_atomically(Path(target), data)

@@ -43,6 +43,23 @@ def complain(text: str) -> None:
     say(f"{PROGRAM}: {'; '.join(text.splitlines())}")
 
 
+def show(text: str) -> None:
+    """A result on stdout; OSError where it does not take it."""
+    with stdout_errors():
+        print(text, flush=True)
+
+
+@contextmanager
+def stdout_errors() -> Iterator[None]:
+    """Say in errors that it was stdout which failed."""
+    try:
+        yield
+    except BrokenPipeError:  # who reads it has seen enough
+        raise
+    except OSError as error:
+        raise OSError(error.errno, f"standard output: {error.strerror}") from error
+
+
 def printable(text: str) -> str:
     """The text with control characters escaped: a file's name cannot steer the terminal."""
     return "".join(
@@ -119,7 +136,7 @@ class Outcome:
             complain(self._named(self.problem))
 
     def _named(self, text: str) -> str:
-        if self.target is not None and self.target in text:
+        if self.target not in (None, "-") and str(self.target) in text:
             return text
         return _with_name(text, self.name)
 
