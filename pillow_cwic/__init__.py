@@ -51,6 +51,7 @@ def encode(
     max_bytes: int | None = None,
     importance: Importance | None = None,
     effort: int = 0,
+    lossless: bool = False,
     model: ModelName | None = None,
     device: Device = None,
     icc_profile: bytes | None = None,
@@ -81,6 +82,9 @@ def encode(
         Passes of a search for better codes, 0 (none) to 100. A pass takes about four times as long
         as decoding. Files get better and, at low rates, a little larger; any decoder reads them.
         With `bpp` or `max_bytes` it may run at two or three qualities to meet the target.
+    lossless
+        Whether every pixel is kept as it is. No model is needed then, and none of the options above
+        may be given.
     model
         A model's name, its id, or the path of a weights file; None is the default model.
     device
@@ -118,6 +122,7 @@ def encode(
         max_bytes=max_bytes,
         importance=importance,
         effort=effort,
+        lossless=lossless,
         model=model,
         device=device,
         **metadata,

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import FormatError, UnsupportedError
+from .exact_layer import ExactLayer
 from .format import container
 from .format.container import Container, Header
 from .format.framing import DataOrFile
-from .format.grid import GRID, MIN_POSITIONS, Box, code_grid, covering
+from .format.grid import GRID, MIN_POSITIONS, Box, code_grid, covering, tiles_in
 from .format.png_plane import decode_plane
 from .format.quality_map import Offsets, offsets_in_file
 from .runtime.blas import one_blas_thread
@@ -50,25 +51,39 @@ def decode_container(
 ) -> NDArray[np.uint8]:
     """As `decode`, from a container that was read or salvaged already.
 
-    A lost tile shows what no codes decode to.
+    A lost tile shows what no codes decode to. Where all blocks are exact, no model is loaded.
     """
     header = parsed.header
     box = _checked_region(header, region)
     with memory_errors(f"decode {box.width} x {box.height} pixels", "decode a smaller region"):
-        model = models.load(header.model_id, resolve_device(device))
-        _check_quality_index(header, model)
-        _check_work(header, box, model.decoder.halo)
-
+        _check_work(header, box, 0)
+        layer = ExactLayer(parsed)
         pixels = np.empty((box.height, box.width, header.bands + header.alpha), np.uint8)
-        codes = None
-        for band, area in _bands(header, model, box):
-            codes = _decode_tiles(parsed, model, area, codes)
-            quality = (header.quality_index, quality_offsets(parsed, area))
-            out = pixels[band.within(box).slices][:, :, : header.bands]
-            synthesize(model, codes.codes, quality, area, band, out=out)
+        colours = pixels[:, :, : header.bands]
+        if not layer.mask(covering(box)).all():
+            _decode_codes(layer, box, device, colours)
+        layer.paste(box, colours)
         if header.alpha:
             pixels[:, :, -1] = _alpha(parsed, box)
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+
+
+def _decode_codes(layer: ExactLayer, box: Box, device: Device, colours: NDArray[np.uint8]) -> None:
+    """What the networks show of a region `box` of pixels -> colours [H,W,bands].
+
+    Where blocks are exact, pixels may stay as they are.
+    """
+    header = layer.header
+    model = models.load(header.model_id, resolve_device(device))
+    _check_quality_index(header, model)
+    _check_work(header, box, model.decoder.halo)
+    codes = None
+    for band, area in _bands(header, model, box):
+        codes = _decode_tiles(layer, model, area, codes)
+        quality = (header.quality_index, quality_offsets(layer.parsed, area))
+        out = colours[band.within(box).slices]
+        exact = layer.mask(covering(band))
+        synthesize(model, codes.codes, quality, area, band, out=out, exact=exact)
 
 
 def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
@@ -76,20 +91,24 @@ def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
     parsed = container.read(data_or_file)
     header = parsed.header
     _check_work(header, Box(0, 0, *header.size), 0)
-    model = models.load(header.model_id, resolve_device("cpu"))
-    _check_quality_index(header, model)
     grid = code_grid(*header.size)
+    layer = ExactLayer(parsed)
 
     def decode_tile(job: tuple[int, Box]) -> None:
-        index, tile = job
-        shape = (tile.height, tile.width)
-        stream = parsed.tiles[index] or b""
-        levels[tile.slices] = model.entropy.decode_level(stream, shape, header.quality_index)
+        index, box = job
+        tile = layer.tile(index, box)
+        if tile is not None and not tile.all_exact:
+            levels[box.slices] = model.entropy.decode_level(
+                tile.stream, tile.exact.shape, header.quality_index, tile.exact
+            )
 
     with memory_errors("decode the importance map", "no part of it can be asked for"):
         levels = np.zeros((grid.height, grid.width), np.uint8)
-        with one_blas_thread():
-            map_parallel(decode_tile, _tiles_in(header, grid))
+        if not layer.mask(grid).all():
+            model = models.load(header.model_id, resolve_device("cpu"))
+            _check_quality_index(header, model)
+            with one_blas_thread():
+                map_parallel(decode_tile, tiles_in(grid, grid, header.tile_size))
     return levels[: -(-header.height // GRID), : -(-header.width // GRID)]
 
 
@@ -135,10 +154,10 @@ def _bands(header: Header, model: Model, box: Box) -> Iterator[tuple[Box, Box]]:
 
 
 def _decode_tiles(
-    parsed: Container, model: Model, area: Box, before: _Decoded | None = None
+    layer: ExactLayer, model: Model, area: Box, before: _Decoded | None = None
 ) -> _Decoded:
     """The codes of an area of the code grid; what lies in the band before is taken from there."""
-    header = parsed.header
+    header = layer.header
     codes = np.zeros((area.height, area.width, model.config.channels), np.int16)
     missing = area
     if before is not None:
@@ -147,31 +166,23 @@ def _decode_tiles(
         codes[above.within(area).slices] = before.codes[above.within(before.area).slices]
 
     def decode_tile(job: tuple[int, Box]) -> None:
-        index, tile = job
-        stream = parsed.tiles[index]
-        if stream is None:
-            return  # lost; stays without codes
+        index, box = job
+        tile = layer.tile(index, box)
+        if tile is None or tile.all_exact:
+            return  # lost or exact: stays without codes
         try:
-            shape = (tile.height, tile.width)
-            tile_codes, _ = model.entropy.decode(stream, shape, header.quality_index)
+            tile_codes, _ = model.entropy.decode(
+                tile.stream, tile.exact.shape, header.quality_index, tile.exact
+            )
         except FormatError as error:
             raise FormatError(f"tile {index} of {header.tile_count}: {error}") from error
-        inside = tile.intersection(missing)
-        codes[inside.within(area).slices] = tile_codes[inside.within(tile).slices]
+        inside = box.intersection(missing)
+        codes[inside.within(area).slices] = tile_codes[inside.within(box).slices]
 
-    with one_blas_thread():
-        map_parallel(decode_tile, _tiles_in(header, missing))
-    return _Decoded(codes, area)
-
-
-def _tiles_in(header: Header, area: Box) -> Iterator[tuple[int, Box]]:
-    """Number and place of every tile that lies in an area of the code grid, or partly so."""
-    size = header.tile_size // GRID
     grid = code_grid(*header.size)
-    for row in range(area.upper // size, -(-area.lower // size)):
-        for column in range(area.left // size, -(-area.right // size)):
-            tile = Box(column, row, column + 1, row + 1).scale(size)
-            yield row * header.tile_columns + column, tile.intersection(grid)
+    with one_blas_thread():
+        map_parallel(decode_tile, tiles_in(missing, grid, header.tile_size))
+    return _Decoded(codes, area)
 
 
 def _checked_region(header: Header, region: Region | None) -> Box:

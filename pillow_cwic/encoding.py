@@ -12,13 +12,14 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from .analysis import Analysis
+from .exact_layer import exact_tile
 from .format import container
 from .format.container import Header
-from .format.grid import tiles
+from .format.grid import Box, tiles
 from .format.png_plane import encode_plane
 from .format.quality_map import block_offsets, offsets_on_grid, pack_quality_map
-from .image_modes import grey_mask, stored_image
-from .options import EncodeOptions, check_picture
+from .image_modes import check_exact_mode, grey_mask, stored_image
+from .options import EncodeOptions, Picture, check_picture
 from .rate_search import file_at_rate
 from .runtime.blas import one_blas_thread
 from .runtime.devices import import_torch, resolve_device
@@ -41,8 +42,12 @@ def encode(
         stored = stored_image(pixels, options.metadata.icc_profile)
         metadata = replace(options.metadata, icc_profile=stored.icc_profile)
         options = replace(options, metadata=metadata)
+        if options.lossless:
+            check_exact_mode(pixels)
         pixels = np.asarray(stored.image)  # uint8 [H,W] or [H,W,C]
     picture = check_picture(pixels)
+    if options.lossless:
+        return _encode_lossless(picture, options, tile_size)
     mask = None if options.importance is None else grey_mask(options.importance, picture.size)
     model = models.load(options.model, resolve_device(options.device))
     if options.effort and model.config.one_bit:
@@ -76,6 +81,27 @@ def encode(
 
     pixel_count = picture.size[0] * picture.size[1]
     return file_at_rate(encode_at, options, model.config.quality_count, pixel_count)
+
+
+def _encode_lossless(picture: Picture, options: EncodeOptions, tile_size: int) -> bytes:
+    """The file whose blocks are all exact; the model is named, as files do, but not loaded."""
+    alpha = None if picture.alpha is None else encode_plane(picture.alpha)
+    header = Header(
+        *picture.size,
+        picture.bands,
+        alpha is not None,
+        quality_index=0,
+        model_id=models.find(options.model).id,
+        tile_size=tile_size,
+        has_exact_blocks=True,
+        lossless=True,
+    )
+    boxes = tiles(*picture.size, tile_size)
+
+    def encode_tile(box: Box) -> bytes:
+        return exact_tile(picture, box, np.ones((box.height, box.width), np.bool_), b"")
+
+    return container.write(header, map_parallel(encode_tile, boxes), alpha, options.metadata)
 
 
 def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes]:

@@ -33,6 +33,9 @@ _EQUAL_MODES = {
 }
 """Modes that say the same in another way, up to rounding."""
 
+_EXACT_MODES = (*STORED_MODES, "1", "P", "PA", "RGBX")
+"""Modes whose every value a file holds as it is."""
+
 _PROFILED_MODES = {"CMYK": "CMYK", "LAB": "Lab "}
 """Modes that Pillow has no exact formula for, and the ICC name of their colour space."""
 
@@ -73,6 +76,15 @@ def stored_image(image: Image.Image, icc_profile: bytes | None) -> StoredImage:
         mode += "A"
     stored = image if mode == image.mode else image.convert(mode)
     return StoredImage(stored, icc_profile or None)
+
+
+def check_exact_mode(image: Image.Image) -> None:
+    """ValueError for an image of a mode that cannot be stored without rounding."""
+    if image.mode not in _EXACT_MODES:
+        raise ValueError(
+            f"lossless=True: mode {image.mode} can only be stored with rounding, expected "
+            f"{', '.join(_EXACT_MODES)}; convert it first if the rounding is welcome"
+        )
 
 
 def _refusal(image: Image.Image) -> str:

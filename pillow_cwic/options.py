@@ -38,13 +38,17 @@ _COLOUR_BANDS = {1: 1, 2: 1, 3: 3, 4: 3}  # by channels; even counts carry alpha
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How to encode: at most one of quality, bpp and max_bytes is given; else a default quality."""
+    """How to encode: at most one of quality, bpp and max_bytes is given; else a default quality.
+
+    With lossless none of the three.
+    """
 
     quality: float | None = None  # dial in [0, 1]
     bpp: float | None = None  # bits per pixel of the whole file
     max_bytes: int | None = None  # of the whole file
     importance: Importance | None = field(default=None, repr=False)  # grey picture, 128 is neutral
     effort: int = 0  # passes of refinement
+    lossless: bool = False  # all blocks exact
     model: ModelName | None = None
     device: Device = None
     metadata: Metadata = NO_METADATA
@@ -69,7 +73,11 @@ class EncodeOptions:
         given = [name for name in RATE_OPTIONS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of quality, bpp and max_bytes, found {' and '.join(given)}")
-        if not given:
+        if not isinstance(self.lossless, bool):
+            raise TypeError(f"lossless is True or False, found {self.lossless!r}")
+        if self.lossless:
+            self._check_lossless(given)
+        elif not given:
             object.__setattr__(self, "quality", DEFAULT_QUALITY)
         if self.quality is not None:
             _check_quality(self.quality)
@@ -82,6 +90,18 @@ class EncodeOptions:
                 f"max_bytes is a number of bytes above 0, such as 20_000; found {self.max_bytes!r}"
             )
         _check_effort(self.effort)
+
+    def _check_lossless(self, given: list[str]) -> None:
+        """Refuse what would change nothing."""
+        if self.importance is not None:
+            given = [*given, "importance"]
+        if self.effort:
+            given = [*given, "effort"]
+        if given:
+            raise ValueError(
+                f"lossless=True keeps every pixel: {' and '.join(given)} would change nothing, "
+                "leave out one or the other"
+            )
 
 
 RATE_OPTIONS = ("quality", "bpp", "max_bytes")

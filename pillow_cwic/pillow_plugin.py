@@ -44,7 +44,7 @@ class CwicImageFile(ImageFile.ImageFile):
     """An opened .cwic file.
 
     `info` has the metadata that the file holds, "model" (its id) and, where that model is known
-    here, "cwic_quality" (the dial in 0..1).
+    here, "cwic_quality" (the dial in 0..1); or "lossless" where every pixel was kept.
     """
 
     format = "CWIC"
@@ -57,6 +57,8 @@ class CwicImageFile(ImageFile.ImageFile):
         header = container.read_preamble(cast(BinaryIO, self.fp))
         self._size, self._mode = header.size, header.mode
         self.info["model"] = header.model_id
+        if header.lossless:
+            self.info["lossless"] = True
         quality = models.quality_of_file(header)
         if quality is not None:
             self.info["cwic_quality"] = quality

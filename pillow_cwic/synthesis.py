@@ -6,6 +6,7 @@ Invariant: where a picture is cut into windows or tiles does not show, up to flo
 import numpy as np
 from numpy.typing import NDArray
 
+from .format.exact_tile import Mask
 from .format.grid import GRID, Box, covering
 from .format.quality_map import Offsets
 from .model import Model
@@ -23,13 +24,15 @@ def synthesize(
     region: Box,
     *,
     out: Pixels | None = None,
+    exact: Mask | None = None,
     largest_window: int = LARGEST_WINDOW,
 ) -> Pixels:
     """Codes [h,w,n] -> the pixels uint8 [H,W,3] of `region`, or of `out`.
 
     quality: the index, and its offsets where the codes lie. coded_area: where on the picture's code
     grid that is; it may be a part, as long as it holds the region and a halo around it. out: memory
-    for the pixels, [H,W,3], or [H,W,1] for the means of the three.
+    for the pixels, [H,W,3], or [H,W,1] for the means of the three. exact [h,w]: code positions of
+    the region whose pixels need not be made.
     """
     if out is None:
         out = np.empty((region.height, region.width, 3), np.uint8)
@@ -48,7 +51,21 @@ def synthesize(
             pixels = np.rint(pixels.mean(2, keepdims=True))  # [H',W',1]
         target[seen.within(region).slices] = pixels
 
-    cores = windows(covering(region), least=available_cores(), largest=largest_window)
+    area = covering(region)
+    cores = windows(area, least=available_cores(), largest=largest_window)
+    if exact is not None and exact.any():
+        cores = [
+            needed for core in cores for needed in _needed(core, exact[core.within(area).slices])
+        ]
     with one_blas_thread():
         map_parallel(fill, cores)
     return out
+
+
+def _needed(core: Box, exact: Mask) -> list[Box]:
+    """The smallest box of a core that holds all positions to be made; none where all are exact."""
+    rows, columns = (np.flatnonzero(~exact.all(axis)) for axis in (1, 0))
+    if not rows.size:
+        return []
+    inside = Box(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+    return [inside.shift(core.left, core.upper)]

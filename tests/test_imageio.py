@@ -121,6 +121,7 @@ def test_metadata(photo: Image.Image) -> None:
         "mode": "RGB",
         "shape": (88, 72),
         "quality": 0.3,
+        "lossless": False,
         "quality_index": 19,
         "model": header.model_id,
         "tile_size": 1024,

@@ -11,6 +11,7 @@ not show.
       picture's border              └──────────────┘   with zeros as it does for a whole picture
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 GRID = 16
@@ -113,6 +114,16 @@ def tile_rows(height: int, tile_size: int) -> int:
 def tiles(width: int, height: int, tile_size: int) -> list[Box]:
     """The tiles of a picture in file order (row-major), as boxes on the code grid."""
     return divide(code_grid(width, height), tile_size // GRID)
+
+
+def tiles_in(area: Box, grid: Box, tile_size: int) -> Iterator[tuple[int, Box]]:
+    """Number and place of every tile of a code grid that lies in an area of it, or partly so."""
+    size = tile_size // GRID
+    columns = -(-grid.width // size)
+    for row in range(area.upper // size, -(-area.lower // size)):
+        for column in range(area.left // size, -(-area.right // size)):
+            tile = Box(column, row, column + 1, row + 1).scale(size)
+            yield row * columns + column, tile.intersection(grid)
 
 
 def divide(area: Box, width: int, height: int | None = None) -> list[Box]:

@@ -37,6 +37,9 @@ _MAX_HEAD_BYTES = 64 - len(SIGNATURE) - FRAME_BYTES
 _COLOUR = 1
 _ALPHA = 2
 _QUALITY_MAP = 4
+_EXACT_BLOCKS = 8
+_LOSSLESS = 16
+_KNOWN_FLAGS = _COLOUR | _ALPHA | _QUALITY_MAP | _EXACT_BLOCKS | _LOSSLESS
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,12 @@ class Header:
     has_quality_map: bool = False
     """Whether the quality differs from place to place, as the encoder's `importance` asked."""
 
+    has_exact_blocks: bool = False
+    """Whether some blocks of the picture may be stored without loss, beside the codes."""
+
+    lossless: bool = False
+    """Whether all of them are: the quality index means nothing then, and no model is needed."""
+
     metadata: Metadata = field(default=NO_METADATA, compare=False)
     """ICC profile, EXIF, XMP, resolution and comment; filled by `read_header`."""
 
@@ -89,9 +98,12 @@ class Header:
         # What is no number.
         if self.bands not in (1, 3):
             raise ValueError(f"bands must be 1 (grey) or 3 (RGB), found {self.bands!r}")
-        for name, flag in (("alpha", self.alpha), ("has_quality_map", self.has_quality_map)):
+        for name in ("alpha", "has_quality_map", "has_exact_blocks", "lossless"):
+            flag = getattr(self, name)
             if not isinstance(flag, bool):
                 raise ValueError(f"{name} must be True or False, found {flag!r}")
+        if self.lossless and not self.has_exact_blocks:
+            raise ValueError("lossless is True, but has_exact_blocks is False: expected both")
         if not isinstance(self.model_id, str) or not re.fullmatch("[0-9a-f]{16}", self.model_id):
             raise ValueError(f"model_id must be 16 lower-case hex digits, found {self.model_id!r}")
 
@@ -136,6 +148,8 @@ def pack_header(header: Header) -> bytes:
         _COLOUR * (header.bands == 3)
         | _ALPHA * header.alpha
         | _QUALITY_MAP * header.has_quality_map
+        | _EXACT_BLOCKS * header.has_exact_blocks
+        | _LOSSLESS * header.lossless
     )
     log2_tile_size = int(header.tile_size).bit_length() - 1
     model_id = bytes.fromhex(header.model_id)
@@ -190,8 +204,11 @@ def check_room(header: Header, source: Source) -> None:
 def _unpack_header(payload: bytes, section: Section) -> Header:
     # What no Header could hold.
     version, flags, quality_index, log2_tile_size, width, height, model_id = _HEAD.unpack(payload)
-    if flags & ~(_COLOUR | _ALPHA | _QUALITY_MAP):
-        bits = "this reader knows bits 0 (colour), 1 (alpha) and 2 (quality map)"
+    if flags & ~_KNOWN_FLAGS:
+        bits = (
+            "this reader knows bits 0 (colour), 1 (alpha), 2 (quality map), 3 (exact blocks) and "
+            "4 (lossless)"
+        )
         raise UnsupportedError(f"{section}: flags are {flags:#010b}, {bits}")
     least, most = TILE_BITS
     if not least <= log2_tile_size <= most:
@@ -211,6 +228,8 @@ def _unpack_header(payload: bytes, section: Section) -> Header:
             tile_size=1 << log2_tile_size,
             version=version,
             has_quality_map=bool(flags & _QUALITY_MAP),
+            has_exact_blocks=bool(flags & _EXACT_BLOCKS),
+            lossless=bool(flags & _LOSSLESS),
         )
     except ValueError as error:
         raise FormatError(f"{section}: {error}") from None

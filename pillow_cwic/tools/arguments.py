@@ -46,7 +46,7 @@ def _is_option(word: str) -> bool:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add --quality, --bpp, --max-bytes, --effort, --model and --device."""
+    """Add --quality, --bpp, --max-bytes, --lossless, --effort, --model and --device."""
     # One way of saying how large the file may be.
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
@@ -55,6 +55,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     rate.add_argument("--bpp", type=float, help="come close to this many bits per pixel")
     rate.add_argument(
         "--max-bytes", type=int, metavar="N", help="the best quality whose file is not larger"
+    )
+    rate.add_argument(
+        "--lossless", action="store_true", default=None, help="keep every pixel as it is"
     )
 
     # What does not change the rate.

@@ -99,7 +99,9 @@ def _tell(target: str, data: bytes, args: argparse.Namespace) -> None:
     header = read_header(data)
     rate = bits_per_pixel(len(data), *header.size)
     dial = models.quality_of_file(header)
-    quality = "unknown" if dial is None else f"{dial:.2f}"
+    quality = "lossless" if header.lossless else "quality unknown"
+    if dial is not None:
+        quality = f"quality {dial:.2f}"
     device = describe_device(resolve_device(args.device))
-    figures = f"{len(data):,} bytes, {rate:.3f} bpp, quality {quality}"
+    figures = f"{len(data):,} bytes, {rate:.3f} bpp, {quality}"
     say(f"{sources.output_name(target)}: {figures}, on {device}")

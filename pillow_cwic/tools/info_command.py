@@ -68,6 +68,7 @@ def _describe(name: str) -> dict[str, Any]:
         "bpp": round(bits_per_pixel(size_bytes, *header.size), 4),
         "quality": models.quality_of_file(header),
         "quality_index": header.quality_index,
+        "lossless": header.lossless,
         "model": {"id": header.model_id, "name": entry.name if entry else None},
         "device": _device(),
         "version": header.version,
@@ -99,7 +100,10 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield report["file"]
     yield f"  picture   {report['width']} x {report['height']} pixels, {report['mode']}"
     yield f"  size      {_count(report['bytes'])}, {report['bpp']:.3f} bpp"
-    yield f"  quality   {_shown_quality(report['quality'])} (index {report['quality_index']})"
+    if report["lossless"]:
+        yield "  quality   lossless"
+    else:
+        yield f"  quality   {_shown_quality(report['quality'])} (index {report['quality_index']})"
     yield f"  model     {model['name'] or 'not known here'} (id {model['id']})"
     yield f"  runs on   {report['device']}"
     tiles = f"{report['tiles']} tile(s) of {report['tile_size']} pixels"

@@ -98,7 +98,12 @@ def info(model: str | PathLike[str] | None) -> ModelInfo:
 
 
 def quality_of_file(header: Header) -> float | None:
-    """The dial's position that a file's quality index means; None where its model is unknown."""
+    """The dial's position that a file's quality index means.
+
+    None where its model is unknown, and where the file is lossless.
+    """
+    if header.lossless:
+        return None
     count = _known_quality_count(header.model_id)
     return None if count is None else quality_of(header.quality_index, count)
 

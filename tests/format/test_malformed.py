@@ -51,6 +51,10 @@ MALFORMED = {
         file(head(log2_tile=11), TWO),
         "log2 of the tile size is 11, expected 6..10",
     ),
+    "lossless_without_exact_blocks": (
+        file(head(flags=16), TWO),
+        "lossless is True, but has_exact_blocks is False",
+    ),
     "width_0": (file(head(width=0), TWO), "width must be an integer in 1..16777216, found 0"),
     "height_0": (file(head(height=0), TWO), "height must be an integer in 1..16777216, found 0"),
     "width_huge": (
@@ -204,7 +208,7 @@ UNSUPPORTED = {
     ),
     "version_2_longer_head": (file(section("HEAD", b"\x02" * 40), TWO), "has format version 2"),
     "version_0": (file(head(version=0), TWO), "has format version 0, this reader knows version 1"),
-    "unknown_flag": (file(head(flags=9), TWO), "HEAD at offset 8: flags are 0b00001001"),
+    "unknown_flag": (file(head(flags=33), TWO), "HEAD at offset 8: flags are 0b00100001"),
     "unknown_critical": (
         file(head(), section("NEWs", b"x"), TWO),
         "section NEWs at offset 40: unknown critical section",

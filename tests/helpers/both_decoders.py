@@ -7,6 +7,7 @@ from closeness import assert_close
 from coding import CPU
 from independent_decoder import File
 
+from pillow_cwic.exact_layer import ExactLayer
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import code_grid, tiles
 from pillow_cwic.weights import models
@@ -19,8 +20,13 @@ def the_projects(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     grid = code_grid(*header.size)
     level = np.zeros((grid.height, grid.width), np.int64)
     codes = np.zeros((grid.height, grid.width, loaded.config.channels), np.int64)
-    for stream, box in zip(parsed.tiles, tiles(*header.size, header.tile_size), strict=True):
-        found = loaded.entropy.decode(stream, (box.height, box.width), header.quality_index)
+    layer = ExactLayer(parsed)
+    for index, box in enumerate(tiles(*header.size, header.tile_size)):
+        tile = layer.tile(index, box)
+        if tile.all_exact:
+            continue
+        shape = (box.height, box.width)
+        found = loaded.entropy.decode(tile.stream, shape, header.quality_index, tile.exact)
         codes[box.slices], level[box.slices] = map(np.asarray, found)
     return level, codes
 

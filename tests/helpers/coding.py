@@ -1,5 +1,6 @@
 """The codec in small tiles, without its choices, and its codes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,11 @@ import numpy as np
 
 from pillow_cwic.analysis import Analysis, Coded
 from pillow_cwic.encoding import encode
+from pillow_cwic.exact_layer import exact_tile
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import tiles
 from pillow_cwic.model import Model
-from pillow_cwic.options import EncodeOptions
+from pillow_cwic.options import EncodeOptions, check_picture
 from pillow_cwic.weights import models
 
 CPU = "cpu"
@@ -41,6 +43,31 @@ def encode_rounded(
     """An RGB picture as a file whose codes were only rounded, never exchanged for cheaper ones."""
     analysis = Analysis(load(model), pixels)
     return pack(analysis, analysis.coded(quality_index)._replace(remainders=None), tile_size)
+
+
+def partly_exact(pixels: np.ndarray, model: Model, chance: float) -> bytes:
+    """A picture [H,W,C] as a file with exact blocks here and there, in tiles of 64 pixels.
+
+    The second tile has none, the third is all exact.
+    """
+    picture = check_picture(pixels)
+    analysis = Analysis(model, picture.colour)
+    coded = analysis.coded(5)
+    boxes = tiles(*picture.size, 64)
+    exact = np.random.default_rng(3).random(coded.level.shape) < chance
+    exact[boxes[1].slices] = False
+    exact[boxes[2].slices] = True
+    coded.level[exact] = 0
+    coded = coded._replace(codes=coded.codes * kept(coded, model), remainders=None)
+    header = container.Header(*picture.size, picture.bands, False, 5, model.id, 64)
+    payloads = []
+    for box in boxes:
+        mask = exact[box.slices]
+        stream = b""
+        if not mask.all():
+            stream = model.entropy.encode(*coded.tile(box), exact=mask)
+        payloads.append(exact_tile(picture, box, mask, stream))
+    return container.write(replace(header, has_exact_blocks=True), payloads)
 
 
 def analysed(pixels: np.ndarray, quality_index: int, model: Any = None, **options: int) -> Coded:

@@ -17,6 +17,7 @@ import numpy as np
 from independent_entropy import Integers, Model
 from independent_network import Decoder, Floats
 from independent_tile import Tile
+from numpy.typing import NDArray
 from PIL import Image
 
 SIGNATURE = bytes.fromhex("89 43 57 49 43 0D 0A 1A")
@@ -50,6 +51,28 @@ def read_sections(data: bytes) -> list[tuple[str, bytes]]:
     return sections
 
 
+class ExactBlocks(NamedTuple):
+    """Section 4, "Exact blocks": which positions of a tile are exact, their picture, the stream."""
+
+    exact: NDArray[np.bool_]  # [h,w]
+    picture: bytes
+    stream: bytes
+
+
+def exact_blocks(payload: bytes, shape: tuple[int, int]) -> ExactBlocks:
+    """The payload of a tile of `shape` [h,w] code positions, in a file with exact blocks."""
+    kind, reserved, map_length, picture_length = struct.unpack_from(">BBHI", payload)
+    if kind > 2 or reserved:
+        raise ValueError(f"not a tile with exact blocks: {payload[:8]!r}")
+    exact = np.full(shape, kind > 0)
+    if map_length:
+        packed = zlib.decompress(payload[8 : 8 + map_length])
+        bits = [packed[n // 8] >> (7 - n % 8) & 1 for n in range(exact.size)]
+        exact = np.array(bits, bool).reshape(shape)
+    end = 8 + map_length + picture_length
+    return ExactBlocks(exact, payload[8 + map_length : end], payload[(end + 3) // 4 * 4 :])
+
+
 class File:
     """A whole file: sections, HEAD, tiles, and the codes of all tiles on the image's code grid.
 
@@ -66,13 +89,24 @@ class File:
         )
         self.level = np.zeros((rows, columns), np.int64)
         self.codes = np.zeros((rows, columns, model.config["kept_planes"][-1]), np.int64)
+        self.exact = np.zeros((rows, columns), bool)
         self.tiles = []
+        self.pictures = list[tuple[int, int, bytes]]()  # row and column of the first pixel, file
         side = (1 << self.header.log2_tile) // GRID
         tile_columns = -(-self.header.width // (GRID * side))
         for n, payload in enumerate(self.payloads("TILE")):
             top, left = n // tile_columns * side, n % tile_columns * side
             place = slice(top, min(top + side, rows)), slice(left, min(left + side, columns))
-            tile = Tile(model, self.header.quality_index, self.level[place].shape, payload)
+            blocks = ExactBlocks(self.exact[place], b"", payload)
+            if self.header.flags & 8:
+                blocks = exact_blocks(payload, self.level[place].shape)
+                self.exact[place] = blocks.exact
+                self.pictures.append((GRID * top, GRID * left, blocks.picture))
+            if blocks.exact.all():
+                continue
+            tile = Tile(
+                model, self.header.quality_index, blocks.exact.shape, blocks.stream, blocks.exact
+            )
             self.level[place], self.codes[place] = tile.level, tile.codes
             self.tiles.append(tile)
 
@@ -98,12 +132,32 @@ class File:
 
     def pixels(self) -> Integers:
         """Section 7: samples 0 to 255 [height,width,bands], alpha, if any, as the last band."""
-        colours = Decoder(self.model).picture(self.codes, self.qualities())
-        samples = np.rint(np.clip(colours, 0, 1) * 255).astype(np.int64)
-        samples = samples.transpose(1, 2, 0)[: self.header.height, : self.header.width]
-        if not self.header.flags & 1:
-            samples = (samples.sum(2, keepdims=True) + 1) // 3
+        height, width, bands = self.header.height, self.header.width, 1 + self.header.flags % 2 * 2
+        samples = np.zeros((height, width, bands), np.int64)
+        if not self.exact.all():
+            colours = Decoder(self.model).picture(self.codes, self.qualities())
+            samples = np.rint(np.clip(colours, 0, 1) * 255).astype(np.int64)
+            samples = samples.transpose(1, 2, 0)[:height, :width]
+            if bands == 1:
+                samples = (samples.sum(2, keepdims=True) + 1) // 3
+        for y, x, picture in self.pictures:
+            if picture:
+                self._show_exact(samples, y, x, picture)
         alpha = [
             np.asarray(Image.open(io.BytesIO(png)))[..., None] for png in self.payloads("ALPH")
         ]
         return np.concatenate([samples, *alpha], 2)
+
+    def _show_exact(self, samples: Integers, y: int, x: int, picture: bytes) -> None:
+        """Section 4, "Exact blocks": the tile's picture, whose first pixel lies at row y, column x.
+
+        `samples` [height,width,bands] is changed in place.
+        """
+        stored = np.asarray(Image.open(io.BytesIO(picture))).astype(np.int64)
+        stored = stored.reshape(*stored.shape[:2], -1)
+        for row, column in np.argwhere(self.exact):
+            top, left = GRID * row - y, GRID * column - x
+            if 0 <= top < stored.shape[0] and 0 <= left < stored.shape[1]:
+                block = stored[top : top + GRID, left : left + GRID, : samples.shape[2]]
+                height, width = block.shape[:2]
+                samples[y + top : y + top + height, x + left : x + left + width] = block

@@ -11,8 +11,8 @@ import independent_decoder
 import numpy as np
 import pytest
 from both_decoders import agree
-from coding import CPU, encode_in_tiles
-from independent_decoder import File
+from coding import CPU, encode_in_tiles, partly_exact
+from independent_decoder import File, exact_blocks
 from independent_entropy import Model
 from independent_tile import Tile
 from PIL import Image
@@ -132,6 +132,37 @@ def test_tiles_and_the_quality_map_are_read_as_the_document_says(tiny, model, ph
     assert len(np.unique(file.qualities())) > 10
     agree(file, data, pillow_cwic.decode(data, device="cpu"))
     assert [tile.rewritten() for tile in file.tiles] == file.payloads("TILE")
+
+
+@pytest.mark.parametrize("shape", [(147, 101, 3), (5, 70, 4), (66, 64), (1, 1, 2)])
+def test_lossless_files_are_read_as_the_document_says(shape, tiny, model):
+    """Every mode, in one tile and in several: the pixels that were given, in both decoders."""
+    picture = np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8)
+    data = encode_in_tiles(picture, lossless=True, model=tiny)
+    file = File(data, model)
+    assert file.exact.all()
+    assert not file.tiles
+    assert np.array_equal(file.pixels(), picture.reshape(*shape[:2], -1))
+    assert np.array_equal(pillow_cwic.decode(data), picture)
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_tiles_of_all_kinds_are_read_as_the_document_says(bands, tiny, model, package, photo):
+    """Tiles with some exact blocks, all or none: the same levels, codes and pixels in both.
+
+    The bits give the same bytes, so that exact positions have none.
+    """
+    picture = np.asarray(photo.resize((147, 101)))[:, :, :bands]
+    data = partly_exact(picture, package, chance=0.4)
+    file = File(data, model)
+    assert 0.2 < file.exact.mean() < 0.8
+    assert not file.level[file.exact].any()
+    shown = pillow_cwic.decode(data, device="cpu")
+    agree(file, data, shown)
+    seen = file.exact.repeat(16, 0).repeat(16, 1)[:101, :147]
+    assert np.array_equal(shown.reshape(picture.shape)[seen], picture[seen])
+    first = exact_blocks(file.payloads("TILE")[0], (4, 4))
+    assert file.tiles[0].rewritten() == first.stream
 
 
 @pytest.mark.parametrize("shape", [(3, 3), (1, 5), (13, 10)])
