@@ -23,6 +23,8 @@ from .runtime.forks import ForkedLock, no_fork
 from .runtime.warn import warn_caller
 from .weights import models
 
+MIME_TYPE = "image/x-cwic"
+
 MOST_DPI = 5e7
 """A resolution above is none: no format holds it, so it would stop every later save."""
 
@@ -33,7 +35,7 @@ def register() -> None:
     Image.register_save(CwicImageFile.format, _save)
     Image.register_save_all(CwicImageFile.format, _save_all)
     Image.register_extension(CwicImageFile.format, ".cwic")
-    Image.register_mime(CwicImageFile.format, "image/x-cwic")
+    Image.register_mime(CwicImageFile.format, MIME_TYPE)
 
 
 def _accept(prefix: bytes) -> bool:

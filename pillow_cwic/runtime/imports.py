@@ -1,13 +1,19 @@
-"""Do something once a module has been imported, whoever imports it; it is not imported for that."""
+"""Do something once a module has been imported, whoever imports it; it is not imported for that.
+
+Invariant: imports nothing but `sys`, and nothing of this package. `autoload` runs this file as it
+is, at the start of every Python of an environment.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from types import ModuleType
+
+TYPE_CHECKING = False  # typing itself takes milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from importlib.abc import Loader
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
 
 
 def after_import(name: str, action: Callable[[], None]) -> None:
@@ -19,7 +25,7 @@ def after_import(name: str, action: Callable[[], None]) -> None:
         action()
 
 
-class _Watcher(MetaPathFinder):
+class _Watcher:
     """Finds one module as the others do, and lets it be loaded by a `_Watched`."""
 
     def __init__(self, name: str, action: Callable[[], None]) -> None:
@@ -33,15 +39,16 @@ class _Watcher(MetaPathFinder):
             return None
         place = sys.meta_path.index(self)
         sys.meta_path.remove(self)
-        spec = find_spec(name)
+        others = (finder.find_spec(name, path, target) for finder in list(sys.meta_path))
+        spec = next((found for found in others if found is not None), None)
         if spec is None or spec.loader is None:
             sys.meta_path.insert(place, self)
         else:
-            spec.loader = _Watched(spec.loader, self)
+            spec.loader = _Watched(spec.loader, self)  # type: ignore[assignment]
         return spec
 
 
-class _Watched(Loader):
+class _Watched:
     """The module's own loader, followed by the action."""
 
     def __init__(self, loader: Loader, watcher: _Watcher) -> None:
@@ -60,4 +67,7 @@ class _Watched(Loader):
         except BaseException:
             sys.meta_path.insert(0, self.watcher)  # the next attempt
             raise
+        # The action may import what calls `after_import` for this module, in vain else.
+        if module.__spec__ is not None:
+            module.__spec__._initializing = False  # type: ignore[attr-defined]
         self.watcher.action()

@@ -15,6 +15,7 @@ from typing import Any
 
 from .. import __version__
 from . import (
+    autoload,
     compare_command,
     convert_command,
     decode_command,
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_parser(commands)
     compare_command.add_demo_parser(commands)
     weights_command.add_parser(commands)
+    autoload.add_parser(commands)
     return parser
 
 

@@ -64,3 +64,19 @@ def test_an_action_follows_the_first_import_that_works(
     after_import("watched_module", lambda: seen.append(8))
     assert seen == [7, 8]
     del sys.modules["watched_module"]
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import mimetypes, pillow_cwic",
+        "import pillow_cwic, mimetypes",
+        "import pillow_cwic, mimetypes; mimetypes.init()",
+        "import mimetypes; mimetypes.init(); import pillow_cwic",
+        "import pillow_cwic, mimetypes; mimetypes.guess_type('x'); mimetypes.init()",
+    ],
+)
+def test_mimetypes_knows_the_format(fresh_python, code: str) -> None:
+    """Both ways, whichever is imported first and however often its tables are read."""
+    ask = "print(mimetypes.guess_type('a/b.cwic')[0], mimetypes.guess_extension('image/x-cwic'))"
+    assert fresh_python(f"{code}; {ask}") == "image/x-cwic .cwic\n"
