@@ -46,7 +46,7 @@ def command(run: Run, verb: str) -> subprocess.CompletedProcess[str]:
 
 SHAPES = {
     "Pillow": "import PIL.Image as i, sys; print(i.open(sys.argv[1]).load()[0, 0] != 0)",
-    "from Pillow": "import sys; from PIL import Image; print(any(Image.open(sys.argv[1]).tobytes()))",
+    "names": "import sys; from PIL import Image; print(any(Image.open(sys.argv[1]).tobytes()))",
     "imageio": "import imageio.v3 as i, sys; print(i.imread(sys.argv[1], region=(0,0,8,4)).shape)",
     "imageio v2": "import imageio.v2, sys; print(imageio.v2.imread(sys.argv[1]).shape)",
     "the package": "import pillow_cwic, sys; print(pillow_cwic.read_header(sys.argv[1]).size)",
