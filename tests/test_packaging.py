@@ -9,10 +9,12 @@ import importlib.metadata
 import json
 import re
 import tomllib
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from places import ROOT
+from places import GOLDEN, ROOT
 
 import pillow_cwic
 
@@ -30,16 +32,16 @@ def test_import_loads_nothing_heavy(fresh_python: Callable[..., str]) -> None:
 
 
 def test_import_is_quick(fresh_python: Callable[..., str]) -> None:
-    """`import pillow_cwic` adds less than 60 ms to `import PIL.Image, imageio`.
+    """`import pillow_cwic` adds less than 60 ms of work to `import PIL.Image, imageio`.
 
     Once in ten tries is enough: others use the machine, too.
     """
     code = """if True:
         import time
         import PIL.Image, imageio
-        start = time.perf_counter()
+        start = time.process_time()
         import pillow_cwic
-        print(time.perf_counter() - start)"""
+        print(time.process_time() - start)"""
     assert any(float(fresh_python(code)) < 0.060 for _ in range(10))
 
 
@@ -65,6 +67,40 @@ def test_registering_again_changes_nothing() -> None:
     assert Image.registered_extensions()[".cwic"] == "CWIC"
     assert Image.MIME["CWIC"] == "image/x-cwic"
     assert [e.priority for e in known_extensions[".cwic"]] == [["cwic", "pillow"]]
+
+
+def test_it_runs_from_an_archive(fresh_python: Callable[..., str], tmp_path: Path) -> None:
+    """Zipped (zipapp, shiv): models, manifest and the demo's picture are found and read.
+
+    What was unpacked for that is gone afterwards, and a forked child does not remove it.
+    """
+    archive = tmp_path / "package.pyz"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in (ROOT / "pillow_cwic").rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                file.write(path, path.relative_to(ROOT))
+        file.write(ROOT / "weights_manifest.json", "pillow_cwic/weights_manifest.json")
+    code = """if True:
+        import multiprocessing, os, sys, tempfile
+        sys.path.insert(0, sys.argv[1])
+        tempfile.tempdir = sys.argv[2]
+        import pillow_cwic
+        from PIL import Image
+        from pillow_cwic.tools.cli import main
+        assert pillow_cwic.__file__.startswith(sys.argv[1])
+        data = pillow_cwic.encode(pillow_cwic.decode(sys.argv[3]), quality=0.5)
+        child = multiprocessing.get_context("fork").Process(target=pillow_cwic.decode, args=[data])
+        child.start()
+        child.join()
+        print(child.exitcode, len(os.listdir(sys.argv[2])))
+        pillow_cwic.decode(data)
+        print(main(["weights", "verify"]))"""
+    unpacked = tmp_path / "unpacked"
+    unpacked.mkdir()
+    lines = fresh_python(code, archive, unpacked, GOLDEN / "grey.cwic").splitlines()
+    assert lines[0] == "0 1"
+    assert lines[-1] == "0"
+    assert not list(unpacked.iterdir())
 
 
 def test_run_time_dependencies() -> None:

@@ -1,4 +1,4 @@
-"""Where the package's own files are, and the one atomic writer.
+"""Reading whole files, and the one atomic writer.
 
 Under its name a file is the old one or the new one, whole, whatever happens. Invariant: everything
 that the package writes for a user, into the cache or into a run goes through here; only storage
@@ -12,16 +12,6 @@ import stat
 from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import IO
-
-
-def package_folder() -> Path:
-    """Where this package is installed."""
-    return Path(__file__).parents[1]
-
-
-def package_data() -> Path:
-    """The folder of what ships with the package beside its code."""
-    return package_folder() / "data"
 
 
 def read_whole(file: IO[bytes]) -> bytes:

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..image_modes import stored_image
 from ..metrics import WINDOW, bits_per_pixel
 from ..metrics.pictures import psnr, ssim
-from ..runtime.files import package_data
+from ..runtime.package import on_disk, package_data
 from . import rivals
 from .metadata import upright
 from .pictures import Reading, load_picture
@@ -247,7 +247,7 @@ def view_file(name: str, title: str) -> str:
 def page(comparisons: list[Comparison]) -> str:
     """The report as HTML, with its pictures in files beside it."""
     sections = "\n".join(_section(number, each) for number, each in enumerate(comparisons))
-    return Template(PAGE.read_text(encoding="utf-8")).substitute(
+    return Template(on_disk(PAGE).read_text(encoding="utf-8")).substitute(
         sections=sections, summary=_summary(comparisons)
     )
 

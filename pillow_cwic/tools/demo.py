@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..runtime.files import package_data
+from ..runtime.package import on_disk, package_data
 from . import rivals
 from .compare import OURS, Comparison, compare_picture, rgb_picture, sheet
 from .pictures import PLAIN, Reading
@@ -30,7 +30,7 @@ def run(
 ) -> None:
     """Write .cwic files and a side-by-side picture into the folder `out`, print a table."""
     # What is compressed, beside what, and into which files.
-    name = name or str(SHIPPED)
+    name = name or str(on_disk(SHIPPED))
     with name_in_errors(name):
         original, profile = rgb_picture(name, reading)
     stem = Path(name).stem

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import WeightsError
-from ..runtime.files import package_folder
+from ..runtime.package import on_disk, package_folder
 from . import cache, manifest
 from .folders import MANIFEST_VARIABLE, cache_folder, existing, expanded, manifest_folder
 from .manifest import Entry, Manifest, presentable
@@ -51,7 +51,7 @@ class Catalogue:
 
 def builtin_path() -> Path:
     """The manifest of this release: in the package, or beside it in an editable install."""
-    in_wheel = package_folder() / "weights_manifest.json"
+    in_wheel = on_disk(package_folder() / "weights_manifest.json")
     in_checkout = package_folder().parent / "weights_manifest.json"
     return in_wheel if in_wheel.exists() else in_checkout
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import WeightsError
-from ..runtime import files
+from ..runtime.package import on_disk, package_data
 from . import cache, catalogue
 from .manifest import Entry, presentable
 
-WHEEL_DIR = files.package_data()
+WHEEL_DIR = package_data()
 """The models that ship with the package."""
 
 
@@ -66,7 +66,9 @@ def copies(entry: Entry) -> Iterator[Path]:
     The package's own first: they need no folder of the user's, which is not looked up then. Only
     the built-in manifest's ship in the wheel.
     """
-    shipped = [WHEEL_DIR / entry.file] if entry.origin == str(catalogue.builtin_path()) else []
+    shipped = (
+        [on_disk(WHEEL_DIR / entry.file)] if entry.origin == str(catalogue.builtin_path()) else []
+    )
     yield from filter(cache.exists, shipped)
     yield from cache.copies(entry.sha256)
     yield from filter(cache.exists, entry.local_files())
