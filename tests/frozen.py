@@ -38,9 +38,13 @@ def run():
     assert iio.imread(folder / "x.cwic").shape == pillow_cwic.decode(folder / "x.cwic").shape
     iio.imwrite(folder / "y.cwic", pixels)
     assert "torch" not in sys.modules
-    for words in (["info", folder / "x.cwic"], ["weights", "verify"], ["demo", "--out", folder / "demo"],
-                  ["convert", folder / "x.cwic", "--to", "png", "--out", folder / "out", "--jobs", "1"]):
-        assert main(list(map(str, words))) == 0, words
+    for words in (
+        f"info {folder}/x.cwic",
+        "weights verify",
+        f"demo --out {folder}/demo",
+        f"convert {folder}/x.cwic --to png --out {folder}/out --jobs 1",
+    ):
+        assert main(words.split()) == 0, words
     print("ran from", pillow_cwic.__file__)
 
 
