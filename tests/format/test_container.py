@@ -27,7 +27,7 @@ from places import ROOT
 from pillow_cwic.errors import CwicError, FormatError
 from pillow_cwic.format import container
 from pillow_cwic.format.container import Container, Header, Metadata, Section
-from pillow_cwic.runtime import files
+from pillow_cwic.runtime.package import package_folder
 
 
 def test_golden_bytes_are_written() -> None:
@@ -170,7 +170,7 @@ def test_headers_with_different_sections_are_equal() -> None:
 
 def test_importing_the_container_loads_no_framework(fresh_python: Callable[..., str]) -> None:
     """The container needs the standard library only: no torch, PIL or numpy comes with it."""
-    package = str(files.package_folder())
+    package = str(package_folder())
     code = f"""
 import sys, types
 # Without the package's own __init__, which registers with Pillow.

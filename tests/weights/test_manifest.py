@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pillow_cwic.errors import WeightsError
-from pillow_cwic.runtime import files
+from pillow_cwic.runtime.package import package_data
 from pillow_cwic.weights import cache, catalogue, manifest, manifest_fields
 from pillow_cwic.weights.manifest import QualityPoint
 
@@ -37,7 +37,7 @@ def test_the_shipped_manifest_describes_the_shipped_file() -> None:
     assert shipped.default is not None
     entry = shipped.by_name(shipped.default)
     assert entry is not None
-    path = files.package_data() / entry.file
+    path = package_data() / entry.file
     assert cache.hash_file(path) == entry.sha256
     assert path.stat().st_size == entry.bytes
     assert entry.licence == "MIT"
