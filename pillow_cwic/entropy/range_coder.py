@@ -1,20 +1,31 @@
 """The range coder: bits and their probabilities <-> bytes (paper, section 3.4: arithmetic coding).
 
-`constriction`'s queue range coder with 32-bit words, stored little-endian. Probabilities are
-multiples of 2^-16 inside (0, 1), so their float64 form is exact and both sides see the same
-number. `RangeWriter` and `RangeReader` have one method in common, so that one traversal serves
-both directions; neither knows what a bit means.
+`constriction`'s queue range coder with 32-bit words, stored little-endian; the same in plain Python
+where constriction is missing. Probabilities are multiples of 2^-16 inside (0, 1), so their float64
+form is exact and both sides see the same number. `RangeWriter` and `RangeReader` have one method in
+common, so that one traversal serves both directions; neither knows what a bit means.
 """
 
-from typing import Protocol
+from __future__ import annotations
 
-import constriction
+import functools
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError
+from ..runtime.warn import warn_caller
+from .plain_range_coder import PlainRangeDecoder, PlainRangeEncoder
+
+# Here and not at the first bit, which threads code: a fork waits for imports that begin a call.
+try:
+    import constriction
+except ImportError:
+    constriction = None
 
 Bits = NDArray[np.bool_]
+Words = NDArray[np.uint32]
 Probabilities = NDArray[np.float64]
 
 
@@ -23,20 +34,6 @@ class BitCoder(Protocol):
 
     def code(self, probability: Probabilities, bits: Bits | None) -> Bits:
         """P(bit = 1) [m] and the bits [m] when writing (None when reading) -> the bits [m]."""
-
-
-def _model() -> object:
-    # perfect=False is spelled out because it changes the bytes. A Bernoulli model gives the same
-    # ones in twice the time.
-    return constriction.stream.model.Categorical(perfect=False)
-
-
-def _distributions(probability: Probabilities) -> NDArray[np.float64]:
-    """P(bit = 1) [m] -> the probabilities of 0 and 1, [m,2]."""
-    both = np.empty((len(probability), 2))
-    np.subtract(1, probability, out=both[:, 0])
-    both[:, 1] = probability
-    return both
 
 
 class RangeWriter:
@@ -58,10 +55,9 @@ class RangeWriter:
         """The stream so far; its length is a multiple of 4 bytes (0 for no bits)."""
         if not self._bits:
             return b""
-        bits = np.concatenate(self._bits).astype(np.int32)
-        encoder = constriction.stream.queue.RangeEncoder()
-        encoder.encode(bits, _model(), _distributions(np.concatenate(self._probability)))
-        return bytes(encoder.get_compressed().astype("<u4").tobytes())
+        encoder = PlainRangeEncoder() if _is_plain() else _Encoder()
+        encoder.encode(np.concatenate(self._bits), np.concatenate(self._probability))
+        return encoder.words().astype("<u4").tobytes()
 
 
 class RangeReader:
@@ -73,19 +69,72 @@ class RangeReader:
                 f"range-coded stream of {len(stream)} bytes: expected a multiple of 4"
             )
         words = np.frombuffer(stream, "<u4").astype(np.uint32)
-        self._decoder = constriction.stream.queue.RangeDecoder(words)
-        self._model = _model()
+        self._decoder = PlainRangeDecoder(words) if _is_plain() else _Decoder(words)
 
     def code(self, probability: Probabilities, bits: Bits | None = None) -> Bits:
         """Read one bit for each of `probability` [m]."""
-        try:
-            bits = self._decoder.decode(self._model, _distributions(probability))
-            return np.asarray(bits, np.bool_)
-        except AssertionError as error:  # how constriction reports words that no encoder writes
-            message = "range-coded stream is invalid: no encoder writes these words"
-            raise FormatError(message) from error
+        found = self._decoder.decode(probability)
+        if found is None:
+            raise FormatError("range-coded stream is invalid: no encoder writes these words")
+        return found
 
     def finish(self) -> None:
         """Refuse a stream that holds more than what was read."""
         if not self._decoder.maybe_exhausted():
             raise FormatError("range-coded stream is longer than the codes it should hold")
+
+
+class _Encoder:
+    """As PlainRangeEncoder, in constriction."""
+
+    def __init__(self) -> None:
+        self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def encode(self, bits: Bits, probability: Probabilities) -> None:
+        self._encoder.encode(bits.astype(np.int32), _model(), _distributions(probability))
+
+    def words(self) -> Words:
+        return np.asarray(self._encoder.get_compressed(), np.uint32)
+
+
+class _Decoder:
+    """As PlainRangeDecoder, in constriction."""
+
+    def __init__(self, words: Words) -> None:
+        self._decoder = constriction.stream.queue.RangeDecoder(words)
+        self._model = _model()
+
+    def decode(self, probability: Probabilities) -> Bits | None:
+        try:
+            bits = self._decoder.decode(self._model, _distributions(probability))
+        except AssertionError:  # how constriction reports words that no encoder writes
+            return None
+        return np.asarray(bits, np.bool_)
+
+    def maybe_exhausted(self) -> bool:
+        return bool(self._decoder.maybe_exhausted())
+
+
+def _model() -> Any:
+    # perfect=False is spelled out because it changes the bytes. A Bernoulli model gives the same
+    # ones in twice the time.
+    return constriction.stream.model.Categorical(perfect=False)
+
+
+def _distributions(probability: Probabilities) -> NDArray[np.float64]:
+    """P(bit = 1) [m] -> the probabilities of 0 and 1, [m,2]."""
+    both = np.empty((len(probability), 2))
+    np.subtract(1, probability, out=both[:, 0])
+    both[:, 1] = probability
+    return both
+
+
+@functools.cache
+def _is_plain() -> bool:
+    """Whether constriction is missing; says so, once."""
+    if constriction is None:
+        warn_caller(
+            "constriction is not installed: bits are coded in plain Python, the same ones several "
+            "times slower; it has wheels for Linux (x86-64, glibc), macOS and Windows"
+        )
+    return constriction is None

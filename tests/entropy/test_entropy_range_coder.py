@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from independent_entropy import RangeDecoder, RangeEncoder
+from places import GOLDEN
 
+from pillow_cwic.entropy.plain_range_coder import PlainRangeDecoder, PlainRangeEncoder
 from pillow_cwic.entropy.range_coder import RangeReader, RangeWriter
 from pillow_cwic.errors import FormatError
 
@@ -58,3 +60,76 @@ def test_a_writer_needs_bits():
     """Asking a writer for bits is a mistake of the caller's."""
     with pytest.raises(TypeError, match="needs the bits to write"):
         RangeWriter().code(np.full(1, 0.5), None)
+
+
+@pytest.mark.parametrize("ones", [0.0, 0.001, 0.5, 0.999, 1.0])
+def test_plain_python_writes_the_same_bytes(ones: float):
+    """The coder for platforms without constriction: same words, same bits, whatever they are."""
+    random = np.random.default_rng(int(1000 * ones))
+    for count in (1, 2, 7, 3000):
+        probability = random.integers(32, 65505, count) / 65536
+        bits = random.random(count) < ones
+        writer, plain = RangeWriter(), PlainRangeEncoder()
+        writer.code(probability, bits)
+        plain.encode(bits[: count // 2], probability[: count // 2])
+        plain.encode(bits[count // 2 :], probability[count // 2 :])
+        words = plain.words()
+        assert words.astype("<u4").tobytes() == writer.to_bytes()
+        decoder = PlainRangeDecoder(words)
+        found = [decoder.decode(part) for part in np.array_split(probability, 3)]
+        assert np.array_equal(np.concatenate(found), bits)
+        assert decoder.maybe_exhausted()
+
+
+def test_plain_python_refuses_what_constriction_refuses():
+    """Changed and lengthened streams end alike: with an error, or with the same bits."""
+    random = np.random.default_rng(2)
+    probability = random.integers(32, 65505, 200) / 65536
+    writer = RangeWriter()
+    writer.code(probability, random.random(200) < probability)
+    stream = np.frombuffer(writer.to_bytes(), "<u4")
+    for _ in range(200):
+        words = np.append(stream, random.integers(0, 2**32, random.integers(0, 3), np.uint32))
+        words[random.integers(len(words))] = random.choice([0, 2**32 - 1, random.integers(2**32)])
+        words = words.astype(np.uint32)
+        plain = PlainRangeDecoder(words)
+        found = plain.decode(probability)
+        reader = RangeReader(words.astype("<u4").tobytes())
+        if found is None:
+            with pytest.raises(FormatError, match="no encoder writes"):
+                reader.code(probability)
+            continue
+        assert np.array_equal(found, reader.code(probability))
+        if plain.maybe_exhausted():
+            reader.finish()
+        else:
+            with pytest.raises(FormatError, match="longer than"):
+                reader.finish()
+
+
+def test_without_constriction_files_are_the_same(fresh_python):
+    """All golden files decode, and a picture encodes, to the same bytes; one warning says why."""
+    code = f"""if True:
+        import hashlib, sys, warnings
+        if sys.argv[1] == "without":
+            sys.modules["constriction"] = None
+        import numpy as np
+        import pillow_cwic
+        from pathlib import Path
+        from pillow_cwic.weights import models
+        folder = Path({str(GOLDEN)!r})
+        models.load(folder / "tiny" / "tiny.safetensors", "cpu")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for path in sorted(folder.rglob("*.cwic")):
+                print(path.stem, hashlib.sha256(pillow_cwic.decode(path)).hexdigest())
+            picture = np.arange(40 * 50 * 3, dtype=np.uint8).reshape(40, 50, 3)
+            print(hashlib.sha256(pillow_cwic.encode(picture)).hexdigest())
+        assert len(caught) == (sys.argv[1] == "without")"""
+    shown = fresh_python(code, "without")
+    assert shown == fresh_python(code, "with")
+    assert len(shown.splitlines()) == 13
+    quick = "import sys; sys.modules['constriction'] = None; import pillow_cwic"
+    warn = "pillow_cwic.encode(__import__('numpy').zeros((9, 9), 'uint8'))"
+    with pytest.raises(AssertionError, match="constriction is not installed: bits are coded in"):
+        fresh_python(f"{quick}; {warn}")  # where warnings are errors
