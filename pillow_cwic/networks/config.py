@@ -156,12 +156,14 @@ class ModelConfig:
                 f"{MOST_QUALITIES}, found {shares!s:.60}"
             )
         if any(type(share) not in (int, float) for weights in shares for share in weights):
-            raise ValueError(f"ms_ssim_weight and ssim_weight must be numbers, found {shares}")
+            raise ValueError(
+                f"ms_ssim_weight and ssim_weight must be numbers, found {shares!s:.60}"
+            )
         pairs = list(zip(*shares, strict=True))
         if not all(0 <= w <= 1 and 0 <= v <= 1 and w + v <= 1 for w, v in pairs):
             raise ValueError(
                 "ms_ssim_weight and ssim_weight must be at least 0, and at most 1 together, "
-                f"found {shares}"
+                f"found {shares!s:.60}"
             )
 
     def _check_ladder(self) -> None:

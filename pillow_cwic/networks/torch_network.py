@@ -27,6 +27,7 @@ from .decoder import decoder_network
 from .encoder import FEATURES, features_network, heads_network
 from .layers import MODULATION_HIDDEN, Block, Conv, Down, Gain, Layer, Modulation, Network, Rescale
 from .numpy_network import Floats, Quality
+from .torch_precision import full_precision
 
 FIRST_GAIN = 4.0
 """Gain of every channel at the middle quality before training."""
@@ -49,9 +50,9 @@ The rate closes what it can.
 
 @contextmanager
 def inference() -> Iterator[None]:
-    """Run networks without gradients and in full float32, whatever the caller's autocast says."""
+    """Run networks without gradients and in full float32, whatever the caller's settings say."""
     full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
-    with torch.inference_mode(), full[0], full[1]:
+    with torch.inference_mode(), full[0], full[1], full_precision():
         yield
 
 
@@ -59,7 +60,8 @@ def inference() -> Iterator[None]:
 def differentiable(enabled: bool = True) -> Iterator[None]:
     """Run networks in full float32 with gradients, whatever the caller's contexts say."""
     full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
-    with full[0], full[1], torch.inference_mode(False), torch.set_grad_enabled(enabled):
+    gradients = torch.inference_mode(False), torch.set_grad_enabled(enabled)
+    with full[0], full[1], full_precision(), gradients[0], gradients[1]:
         yield
 
 

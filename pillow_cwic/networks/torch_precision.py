@@ -1,0 +1,122 @@
+"""PyTorch's switches of precision: products in full float32, whatever the caller has chosen.
+
+Invariant: the caller's choice is back once the last call ends; the switches are the process's, so
+that it does not count meanwhile. With torch 2.9 each kind of product has a switch of its own, which
+follows more general ones where it says nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from ..runtime.forks import ForkedLock
+
+
+class _Switch:
+    """`fp32_precision` of one kind of product."""
+
+    full = "ieee"
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+
+    def read(self) -> Any:
+        """What applies now."""
+        return self._backend.fp32_precision
+
+    def write(self, value: Any) -> None:
+        """Make a value apply: by saying nothing, where that is enough."""
+        self._backend.fp32_precision = "none"
+        if self._backend.fp32_precision != value:
+            self._backend.fp32_precision = value
+
+
+class _Products:
+    """The matrix products of torch before 2.9, on all devices."""
+
+    full = "highest"
+
+    def read(self) -> Any:
+        return torch.get_float32_matmul_precision()
+
+    def write(self, value: Any) -> None:
+        torch.set_float32_matmul_precision(value)
+
+
+class _Convolutions:
+    """The convolutions of torch before 2.9, on GPUs."""
+
+    full = False
+
+    def read(self) -> Any:
+        return torch.backends.cudnn.allow_tf32
+
+    def write(self, value: Any) -> None:
+        torch.backends.cudnn.allow_tf32 = value
+
+
+def _switches() -> list[_Switch | _Products | _Convolutions]:
+    backends: Any = torch.backends
+    kinds = (backends.cuda.matmul, backends.cudnn, backends.mkldnn)
+    if not all(hasattr(kind, "fp32_precision") for kind in kinds):
+        return [_Products(), _Convolutions()]
+    cudnn, mkldnn = backends.cudnn, backends.mkldnn
+    return [_Switch(kind) for kind in (kinds[0], cudnn.conv, mkldnn.matmul, mkldnn.conv)]
+
+
+class _Holders:
+    """How many want full precision at the moment; the first switches, the last switches back."""
+
+    def __init__(self) -> None:
+        self._lock = ForkedLock()
+        self._count = 0
+        self._callers: list[Any] = []
+
+    def enter(self) -> None:
+        """One more."""
+        with self._lock:
+            if not self._count:
+                switches = _switches()
+                self._callers = [switch.read() for switch in switches]
+                for switch in switches:
+                    switch.write(switch.full)
+            self._count += 1
+
+    def leave(self) -> None:
+        """One less."""
+        with self._lock:
+            self._count -= 1
+            if not self._count:
+                self._switch_back()
+
+    def after_fork_in_child(self) -> None:
+        """The threads that are inside do not exist here."""
+        if self._count:
+            self._count = 0
+            self._switch_back()
+
+    def _switch_back(self) -> None:
+        for switch, value in zip(_switches(), self._callers, strict=True):
+            switch.write(value)
+
+
+_holders = _Holders()
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products in full float32, process-wide while any caller is inside."""
+    _holders.enter()
+    try:
+        yield
+    finally:
+        _holders.leave()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_holders.after_fork_in_child)

@@ -1,0 +1,83 @@
+"""Every documented switch of PyTorch's precision: files and pixels are as without, and so is it."""
+
+from pathlib import Path
+
+import pytest
+
+from pillow_cwic.networks import torch_precision
+
+CODE = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+import pillow_cwic
+
+model = sys.argv[1]
+backends = torch.backends
+pixels = np.cumsum(np.random.default_rng(1).integers(-3, 4, (48, 48, 3)), 1).astype(np.uint8)
+
+def switches():
+    '''Where fp32_precision is, by its documented name; older switches as functions.'''
+    names = ["", "cuda.matmul", "cudnn", "cudnn.conv", "cudnn.rnn",
+             "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"]
+    for name in names:
+        owner = backends
+        for part in name.split("."):
+            owner = getattr(owner, part, None) if part else owner
+        if hasattr(owner, "fp32_precision"):
+            values = ["tf32"] + (["bf16"] if "mkldnn" in name else [])
+            for value in values:
+                yield f"{name} {value}", lambda o=owner, v=value: setattr(o, "fp32_precision", v)
+    for value in ("high", "medium", "highest"):
+        yield value, lambda v=value: torch.set_float32_matmul_precision(v)
+    for owner in (backends.cuda.matmul, backends.cudnn):
+        for value in (True, False):
+            yield f"allow_tf32 {value}", lambda o=owner, v=value: setattr(o, "allow_tf32", v)
+    yield "deterministic", lambda: torch.use_deterministic_algorithms(True)
+    yield "denormals", lambda: torch.set_flush_denormal(True)
+
+def settings():
+    found = [torch.are_deterministic_algorithms_enabled()]
+    leaves = [backends.cuda.matmul, *(getattr(owner, name, None) for owner in
+              (backends.cudnn, backends.mkldnn) for name in ("conv", "matmul", "rnn"))]
+    found += [leaf.fp32_precision for leaf in leaves if hasattr(leaf, "fp32_precision")]
+    for read in (torch.get_float32_matmul_precision, lambda: backends.cuda.matmul.allow_tf32):
+        try:
+            found.append(read())
+        except RuntimeError:  # torch's own, where older and newer switches disagree
+            found.append("mixed")
+    return found
+
+def file(effort=0):
+    return pillow_cwic.encode(pixels, model=model, quality=0.9, effort=effort, device="torch")
+
+refined, data = file(effort=1), file()
+shown = pillow_cwic.decode(data, device="torch")
+for name, switch in switches():
+    switch()
+    before = settings()
+    assert file() == data, f"{name}: another file"
+    assert np.array_equal(pillow_cwic.decode(data, device="torch"), shown), f"{name}: other pixels"
+    if name in ("mkldnn bf16", "medium"):
+        assert file(effort=1) == refined, f"{name}: another refined file"
+    assert settings() == before, f"{name}: {before} became {settings()}"
+    print(name)
+"""
+
+
+def test_no_switch_of_precision_matters(tiny: Path, fresh_python) -> None:
+    """Encoding and decoding in PyTorch under each switch in turn, with effort under some."""
+    done = fresh_python(CODE, tiny).splitlines()
+    assert len(done) >= 9
+    assert "medium" in done
+
+
+@pytest.mark.parametrize("kind", [torch_precision._Products, torch_precision._Convolutions])
+def test_older_switches_are_read_and_written(kind) -> None:
+    """What torch before 2.9 has: full precision and back."""
+    switch = kind()
+    before = switch.read()
+    switch.write(switch.full)
+    assert switch.read() == switch.full
+    switch.write(before)
+    assert switch.read() == before
