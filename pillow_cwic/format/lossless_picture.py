@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image, PngImagePlugin, WebPImagePlugin, features
 
 from ..errors import FormatError, UnsupportedError
 
@@ -20,6 +20,9 @@ Pixels = NDArray[np.uint8]
 
 PNG = 1
 WEBP = 2
+
+# Without Image.open's limit on pixels, which is for whole pictures: the size is known here.
+_READERS = {PNG: PngImagePlugin.PngImageFile, WEBP: WebPImagePlugin.WebPImageFile}
 
 NAMES = {PNG: "PNG", WEBP: "WEBP"}
 """The formats as Pillow calls them, by the number that a file has for them."""
@@ -65,7 +68,7 @@ def decode_lossless(picture: LosslessPicture, size: tuple[int, int], bands: int)
                 "the lossless picture is a WebP file, which this Pillow cannot read: "
                 "install one with WebP"
             )
-        with Image.open(io.BytesIO(picture.data), formats=[name]) as image:
+        with _READERS[picture.format](io.BytesIO(picture.data)) as image:
             _check_size(image.size, size)
             pixels = np.asarray(image.convert("RGB" if picture.format == WEBP else image.mode))
     except UnsupportedError:

@@ -90,6 +90,9 @@ def _changed_payload(kind: bytes, body: bytes, chance: random.Random) -> bytes:
     if kind == b"dPIx":
         return struct.pack(">2d", chance.choice(NUMBERS), chance.choice(NUMBERS))
     if kind == b"TILE" and chance.random() < 0.8:
+        if chance.random() < 0.5:
+            changed = changed_bytes(body, chance)
+            return changed + bytes(-len(changed) % 4)
         words = chance.choice([0, 1, 2, 3, len(body) // 4, 300])
         return chance.choice([body[: 4 * words], chance.randbytes(4 * words), body + bytes(4)])
     return changed_bytes(body, chance)
@@ -99,7 +102,7 @@ def _changed_head(body: bytes, chance: random.Random) -> bytes:
     fields = list(struct.unpack(">BBBBII8s", body))
     match chance.randrange(6):
         case 0:
-            fields[1] ^= 1 << chance.randrange(4)
+            fields[1] ^= 1 << chance.randrange(6)
         case 1:
             fields[2] = chance.choice([0, 1, 7, 8, 63, 64, 255])
         case 2:

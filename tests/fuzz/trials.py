@@ -27,6 +27,7 @@ from pillow_cwic.options import EncodeOptions
 from pillow_cwic.weights import manifest, models
 from pillow_cwic.weights.file import parse_model
 
+from ..helpers.coding import load, partly_exact
 from . import mutations
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny"
@@ -68,7 +69,7 @@ def kinds() -> dict[str, Kind]:
     Image.MAX_IMAGE_PIXELS = PIXELS
     decoding.ALWAYS_DECODED = PIXELS
     files = [path.read_bytes() for path in sorted(GOLDEN.glob("*.cwic"))]
-    files.append(_file_of_everything())
+    files += _files_of_everything()
     weights = [(GOLDEN / "tiny.safetensors").read_bytes()]
     manifests = [(Path(__file__).parents[2] / "weights_manifest.json").read_bytes()]
     return {
@@ -79,8 +80,8 @@ def kinds() -> dict[str, Kind]:
     }
 
 
-def _file_of_everything() -> bytes:
-    """A picture with alpha, a quality map, all metadata and six tiles."""
+def _files_of_everything() -> list[bytes]:
+    """Alpha, a quality map, all metadata, six tiles; exact blocks, some or all."""
     chance = np.random.default_rng(1)
     pixels = np.cumsum(chance.integers(-3, 4, (80, 140, 4)), 1).astype(np.uint8)
     options = EncodeOptions.from_keywords(
@@ -92,7 +93,12 @@ def _file_of_everything() -> bytes:
         dpi=(300, 300),
         comment="comment",
     )
-    return encode(pixels, options, tile_size=64)
+    lossless = EncodeOptions(model=GOLDEN / "tiny.safetensors", lossless=True)
+    return [
+        encode(pixels, options, tile_size=64),
+        encode(pixels, lossless, tile_size=64),
+        partly_exact(pixels[..., :3], load(GOLDEN / "tiny.safetensors"), 0.3),
+    ]
 
 
 def replay(name: str, kind: Kind, tally: Tally) -> None:
@@ -114,6 +120,7 @@ def _read(kind: Kind, data: bytes, sound: bytes, tally: Tally) -> None:
         with _limited_time(), warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+            warnings.filterwarnings("ignore", message="the resolution .* is none, and left out")
             accepted = read(data, sound)
     except SilentError as error:
         tally.faults.append((f"silent: {error}", data))
