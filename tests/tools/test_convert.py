@@ -246,6 +246,9 @@ def test_any_storage_that_fsspec_knows(pictures: Path, tmp_path: Path) -> None:
     [
         (["--to", "nonsense"], "Pillow writes no format with the extension '.nonsense'"),
         (["--to", "png", "--max-bytes", "5"], "--max-bytes is for .cwic files, not for .png"),
+        (["--to", "png", "--quality", "5"], "--quality: PNG has none"),
+        (["--to", "jpg", "--quality", ".5"], "a whole number from 0 to 100, found 0.5"),
+        (["--background", "white"], "--background is for other formats, not for .cwic files"),
         (["--quality", "30"], "quality is 0..1, found 30.0; did you mean 0.3?"),
         (["--jobs", "0"], "--jobs is at least 1, found 0"),
         (["--jobs", "2", "--scheduler", "tcp://x"], "not allowed with argument"),
@@ -272,6 +275,124 @@ def test_a_source_that_is_not_there(source: str, message: str, tmp_path: Path, c
     """A source that does not exist is exit code 1 before anything is converted."""
     assert main(["convert", source, "--out", str(tmp_path)]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_what_exists_is_a_file(
+    photo: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name with `::`, or one that begins like a protocol, is a file where it exists.
+
+    So among others, and in the name of the folder for the results.
+    """
+    monkeypatch.chdir(tmp_path)
+    for name in ("Foo::Bar.png", "file::x.png", "plain.png"):
+        photo.save(name)
+    names = ["Foo::Bar.png", "file::x.png", "plain.png"]
+    assert main(["convert", *names, "--out", "out::2", "-q"]) == 0
+    assert files(tmp_path / "out::2") == ["Foo::Bar.cwic", "file::x.cwic", "plain.cwic"]
+
+
+def test_a_chain_that_is_no_url_is_a_file_that_is_missing(
+    photo: Image.Image,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`file::x.png` without such a file does not mean the folder it is in."""
+    monkeypatch.chdir(tmp_path)
+    photo.save("other.png")
+    assert main(["convert", "file::x.png", "--out", "out"]) == 1
+    assert "file::x.png: there is no such file or folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_regular_files_only(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What has a picture's name and is none is left out, counted and said; nothing waits for it."""
+    os.mkfifo(pictures / "pipe.png")
+    (pictures / "zero.png").symlink_to("/dev/zero")
+    (pictures / "._a.png").write_bytes(b"what another system leaves")
+    for name in ("data.h5", "film.mpg", "weather.grib"):
+        (pictures / name).write_bytes(b"known to Pillow by its extension alone")
+    out = tmp_path / "out"
+    assert main(["convert", str(pictures), "--out", str(out), "--jobs", "1"]) == 0
+    counts = "3 converted, 0 there already, 0 failed, 3 left out: no regular pictures"
+    assert capsys.readouterr().err == f"{out}: {counts}\n"
+    assert main(["convert", str(pictures / "pipe.png"), "--out", str(out)]) == 1
+    assert "pipe.png: convert reads regular files only" in capsys.readouterr().err
+
+
+def test_force_does_all_again(pictures: Path, tmp_path: Path) -> None:
+    """--force makes outputs again that are there; a source is never replaced."""
+    out = tmp_path / "out"
+    command = ["convert", str(pictures), "--out", str(out), "--jobs", "1", "-q"]
+    assert main([*command, "--quality", "0.1"]) == 0
+    assert main([*command, "--quality", "0.2", "--force"]) == 0
+    assert {pillow_cwic.read_header(path).quality_index for path in out.rglob("*.cwic")} == {13}
+
+
+def test_no_output_replaces_a_source(
+    cwic_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that would become itself, also through a link, is refused, with --force, too."""
+    before = cwic_file.read_bytes()
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "link"):
+        assert main(["convert", str(cwic_file), "--out", str(out), "--force"]) == 1
+        assert f"{out / cwic_file.name} would replace a source" in capsys.readouterr().err
+    assert cwic_file.read_bytes() == before
+
+
+def test_an_empty_file_is_no_result(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What another program left with 0 bytes is made again, not taken for done."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.cwic").write_bytes(b"")
+    assert main(["convert", str(pictures), "--out", str(out), "--jobs", "1"]) == 0
+    assert "3 converted, 0 there already" in capsys.readouterr().err
+    assert (out / "a.cwic").stat().st_size > 40
+
+
+def test_results_do_not_vanish_in_the_workers(
+    pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A storage in this process's memory is another one in each worker: refused."""
+    assert main(["convert", str(pictures), "--out", "memory://results"]) == 1
+    said = capsys.readouterr().err
+    assert "memory://results: worker processes have a memory of their own" in said
+
+
+def test_names_are_shown_as_typed(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Relative names stay relative in messages."""
+    monkeypatch.chdir(pictures)
+    (pictures / "2024" / "bad.png").write_bytes(b"")
+    assert main(["convert", "2024", "a.png", "--out", "../small", "--jobs", "1"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "pillow-cwic: 2024/bad.png: no picture that Pillow can read",
+        "../small: 3 converted, 0 there already, 1 failed",
+    ]
+
+
+def test_options_of_other_formats(
+    photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """--quality is the other format's, --background goes below what is transparent.
+
+    What a format does not keep is said.
+    """
+    (tmp_path / "in").mkdir()
+    photo.convert("RGBA").save(tmp_path / "in" / "a.cwic", exif=bytes(70_000))
+    command = ["convert", str(tmp_path / "in"), "--to", "jpg", "--background", "white"]
+    assert main([*command, "--out", str(tmp_path / "low"), "--quality", "20"]) == 0
+    assert "in/a.cwic: JPEG does not keep EXIF of 70,000 bytes" in capsys.readouterr().err
+    assert main([*command, "--out", str(tmp_path / "high"), "-q"]) == 0
+    low, high = ((tmp_path / name / "a.jpg").stat().st_size for name in ("low", "high"))
+    assert low < high / 2
 
 
 @contextmanager
@@ -319,6 +440,20 @@ def test_on_a_dask_cluster(pictures: Path, tmp_path: Path) -> None:
     assert done.stderr == f"{failed}{out}: 3 converted, 0 there already, 1 failed\n"
     assert done.returncode == 1
     assert files(out) == ["2024/b.cwic", "2024/may/c.d.cwic", "a.cwic"]
+
+
+def test_a_scheduler_without_workers(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said, within the time that a cluster is given, instead of waiting for ever."""
+    pytest.importorskip("distributed", reason="needs the extra dask")
+    monkeypatch.setattr(convert, "SECONDS_FOR_A_CLUSTER", 1)
+    with (
+        dask_cluster(tmp_path, workers=0) as (address, _),
+        pytest.raises(OSError, match=f"the scheduler {address} has no worker after 1 s"),
+        convert.cluster(address),
+    ):
+        pass
 
 
 def test_without_dask(pictures: Path, tmp_path: Path, fresh_python) -> None:
