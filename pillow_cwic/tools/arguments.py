@@ -152,6 +152,8 @@ def chosen_options(args: argparse.Namespace) -> dict[str, Any]:
         name: getattr(args, name) for name in ENCODER_OPTIONS if getattr(args, name) is not None
     }
     EncodeOptions(**options)
+    if args.lossless and args.scale is not None:
+        raise ValueError("--scale rounds the values of deep pictures, --lossless does not")
     check_device(args.device)
     return options
 

@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     plan = convert.plan(args.paths, args.out, work)
     for outcome in plan.refused:
         outcome.report()
-    if plan.jobs and work.format_name == CWIC:
+    if plan.jobs and work.format_name == CWIC and not args.lossless:
         models.locate(models.find(work.options.get("model")), quiet=args.quiet)
 
     outcomes = _convert_all(args, plan)

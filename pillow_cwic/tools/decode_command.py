@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     def decode_file(task: sources.Task) -> None:
         data = sources.read_source(task.source.name)
         header = read_header(data)
-        models.locate(models.find(header.model_id), quiet=args.quiet)
+        if not header.lossless:  # before the clock runs: a model to download
+            models.locate(models.find(header.model_id), quiet=args.quiet)
         with clock(f"decoding {task.source.name}", args.quiet):
             pixels = decode(data, device=args.device, region=args.region)  # uint8 [H,W] or [H,W,C]
 

@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> int:
         args.usage_error(str(error))
 
     # Before the first picture: a model to download, a mask that is none.
-    models.locate(models.find(args.model), quiet=args.quiet)
+    if not args.lossless:
+        models.locate(models.find(args.model), quiet=args.quiet)
     if args.importance is not None:
         with sources.open_source(args.importance) as file, name_in_errors(args.importance):
             options["importance"] = importance_mask(file)

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic.format.quality_map import block_offsets
 from pillow_cwic.tools.cli import main
 from pillow_cwic.tools.pictures import Reading, importance_mask, load_picture
 
@@ -167,8 +166,7 @@ def test_deep_masks(photo: Image.Image, tmp_path: Path) -> None:
     for name, mask in masks.items():
         mask.save(tmp_path / f"{name}.tif")
         with (tmp_path / f"{name}.tif").open("rb") as file:
-            assert np.array_equal(np.asarray(importance_mask(file)), grey), name
-    assert block_offsets(masks["8"], photo.size, 64) is not None
+            assert np.array_equal(importance_mask(file), grey), name
 
 
 def test_a_mask_of_another_range_is_refused(
@@ -180,7 +178,27 @@ def test_a_mask_of_another_range_is_refused(
     command = ["encode", str(tmp_path / "a.png"), str(tmp_path / "a.cwic")]
     assert main([*command, "--importance", str(tmp_path / "mask.tif")]) == 1
     said = capsys.readouterr().err
-    assert f"{tmp_path / 'mask.tif'}: a mask of mode F has values from 0.8 to 2.8" in said
+    assert f"{tmp_path / 'mask.tif'}: importance is a grey image" in said
+    assert "from 0.8 to 2.8" in said
+
+
+@pytest.mark.parametrize("verb", ["encode", "compare"])
+def test_colours_of_print_are_managed(
+    verb: str, photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """CMYK is converted as `save` converts it, in every command, and said."""
+    photo.convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    out = [str(tmp_path / "a.cwic")] if verb == "encode" else ["--out", str(tmp_path / "o")]
+    assert main([verb, str(tmp_path / "a.jpg"), *out]) == 0
+    assert "a.jpg: mode CMYK is stored as RGB" in capsys.readouterr().err
+
+
+def test_lossless_rounds_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    """--lossless and --scale contradict each other: wrong usage."""
+    with pytest.raises(SystemExit) as stop:
+        main(["encode", "a.tif", "b.cwic", "--lossless", "--scale", "auto"])
+    assert stop.value.code == 2
+    assert "--scale rounds the values of deep pictures" in capsys.readouterr().err
 
 
 def test_max_pixels(photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
