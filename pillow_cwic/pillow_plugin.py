@@ -8,11 +8,13 @@ neither precision nor an option.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from io import BytesIO
 from typing import IO, Any, BinaryIO, cast
 
 from PIL import Image, ImageFile
 
+from .errors import FormatError
 from .exif import exif_tags
 from .format import container
 from .format.metadata import METADATA_NAMES
@@ -57,6 +59,7 @@ class CwicImageFile(ImageFile.ImageFile):
             raise SyntaxError("not a .cwic file")
         self.fp.seek(0)
         header = container.read_preamble(cast(BinaryIO, self.fp))
+        self._header = header
         self._size, self._mode = header.size, header.mode
         self.info["model"] = header.model_id
         if header.lossless:
@@ -114,17 +117,34 @@ class CwicImageFile(ImageFile.ImageFile):
             raise ValueError("Operation on closed image")  # the words that Pillow uses
         return read_whole(self.fp)
 
+    def _check_header(self, found: container.Container) -> None:
+        """FormatError if the file is not the one whose header was read, as `info` tells of that."""
+        kept = found.metadata if not found.damage else self._header.metadata
+        if (found.header, kept) != (self._header, self._header.metadata):
+            header = replace(found.header, metadata=kept)
+            raise FormatError(
+                f"{os.fsdecode(self.filename) or 'the .cwic file'} was rewritten after it was "
+                f"opened: it has {_described(header)} now, and had {_described(self._header)}; "
+                "open it again"
+            )
+
     def _decode(self) -> bytes:
         with no_fork():
             from .decoding import decode_container
 
         tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
         found = (container.salvage if tolerant else container.read)(self._read_file())
+        self._check_header(found)
         pixels = decode_container(found)  # uint8 [H,W] or [H,W,C]
         if found.damage:
             name = os.fsdecode(self.filename) or "the .cwic file"
             warn_caller(f"{name} is damaged, the rest is shown: {'; '.join(found.damage)}")
         return pixels.tobytes()
+
+
+def _described(header: container.Header) -> str:
+    size = f"{header.width} x {header.height} pixels, {header.mode}"
+    return f"{size}, quality index {header.quality_index}, {len(header.metadata.present())} blocks"
 
 
 def _save_all(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:

@@ -42,6 +42,10 @@ __all__ = [
 _PAYLOADS = (*METADATA_SECTIONS, "QMAP", "ALPH", "TILE")
 
 
+CHECKED_BYTES = 1 << 16
+"""Sections that nobody asked for are checked at opening up to this length."""
+
+
 @dataclass(frozen=True)
 class Container:
     """A whole file; what salvage() could not read is None, with a sentence per loss in `damage`."""
@@ -157,6 +161,7 @@ def read_header(data_or_file: DataOrFile) -> Header:
 def read_preamble(file: BinaryIO) -> Header:
     """The header with its metadata, each checked: what precedes alpha and tiles.
 
+    Large sections of other kinds are not read where the file can seek.
     The file's position is unspecified afterwards. Raises FormatError, UnsupportedError, or the
     file's own OSError.
     """
@@ -166,9 +171,13 @@ def read_preamble(file: BinaryIO) -> Header:
     walk = Walk(source, header)
     parts = _Parts()
     while (section := walk.start()).type not in ("ALPH", "TILE"):
-        value = _value(section, walk.payload(section))
-        walk.admit(section)
-        parts.put(section, value)
+        if section.type in METADATA_SECTIONS or section.length <= CHECKED_BYTES:
+            value = _value(section, walk.payload(section))
+            walk.admit(section)
+            parts.put(section, value)
+        else:
+            walk.admit(section)
+            walk.skip(section)
     walk.admit(section)
     return replace(header, metadata=parts.metadata())
 
