@@ -78,6 +78,7 @@ def build(folder: Path) -> None:
     (wheel,) = (folder / "dist").glob("*.whl")
     pinned = ["-c", ROOT / "constraints.txt"]
     call(python, "-m", "pip", "install", "-q", *pinned, wheel, "pyinstaller", "shiv")
+    os.chdir(folder)  # not where the checkout would be found
     script = folder / "program.py"
     script.write_text(PROGRAM)
 
@@ -119,6 +120,7 @@ def main() -> None:
         return
     with TemporaryDirectory() as name:
         build(Path(name))
+        os.chdir(ROOT)
 
 
 if __name__ == "__main__":

@@ -120,6 +120,34 @@ def test_whoever_of_several_threads_ends_last_lifts_the_limit():
         thread.join()
 
 
+NO_ROOM = """
+import os, resource, sys, threading
+import numpy as np, pillow_cwic
+from pillow_cwic.runtime import threads
+picture = np.random.default_rng(0).integers(0, 255, (300, 300, 3)).astype(np.uint8)
+threads.available_cores = lambda: 8
+data = pillow_cwic.encode(picture)
+expected = pillow_cwic.decode(data)
+resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+if os.getuid() == 0:
+    os.setuid(54321)  # root is not bound by it
+try:
+    threading.Thread(target=print).start()
+except RuntimeError:
+    print("no room")
+print(pillow_cwic.encode(picture) == data, (pillow_cwic.decode(data) == expected).all())
+print(threads.map_parallel(abs, range(-3, 0)))
+"""
+
+
+def test_without_room_for_threads_one_does_all():
+    """Where no thread can be started, the work is done, and the interpreter ends."""
+    pytest.importorskip("resource")
+    command = [sys.executable, "-c", NO_ROOM]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.stdout == "no room\nTrue True\n[3, 2, 1]\n", done.stderr
+
+
 def test_a_forked_child_can_decode(data):
     """After fork() in a process that has run the networks, a child decodes instead of hanging.
 
@@ -134,6 +162,26 @@ child = os.fork()
 if child == 0:
     os._exit(0 if np.abs(pillow_cwic.decode(data).astype(int) - whole).max() <= 1 else 3)
 signal.alarm(60)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    if not hasattr(os, "fork"):
+        pytest.skip("this system has no fork()")
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_children_of_a_process_that_used_torch_decode(data):
+    """A parent whose torch has computed with threads, and that never saw a .cwic file."""
+    code = f"""
+import os, signal, sys
+import torch, pillow_cwic
+torch.set_num_threads(2)
+torch.nn.functional.conv2d(torch.rand(1, 64, 128, 128), torch.rand(64, 64, 3, 3)).sum()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    os._exit(0 if pillow_cwic.decode(bytes.fromhex({data.hex()!r})).any() else 3)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     if not hasattr(os, "fork"):
