@@ -16,6 +16,7 @@ import pillow_cwic
 from pillow_cwic import CwicError, FormatError, decoding
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import Box, code_grid
+from pillow_cwic.format.png_plane import decode_plane, encode_plane
 from pillow_cwic.networks.windows import windows
 from pillow_cwic.synthesis import synthesize
 
@@ -295,3 +296,18 @@ pillow_cwic.importance_map(data)
 print("torch" in sys.modules)
 """
     assert fresh_python(code, data.hex()) == "False\n"
+
+
+def test_the_alpha_of_a_region_takes_no_more_than_it():
+    """Of 100 megapixels of alpha in 100 kB, one pixel takes strips of a megabyte."""
+    plane = np.full((10_000, 10_000), 77, np.uint8)
+    packed = encode_plane(plane)
+    del plane
+    tracemalloc.start()
+    for corner in (0, 9999):
+        box = Box(corner, corner, corner + 1, corner + 1)
+        assert decode_plane(packed, (10_000, 10_000), "ALPH", box).tolist() == [[77]]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(packed) < 200_000
+    assert peak < 10e6
