@@ -52,6 +52,7 @@ def encode(
     importance: Importance | None = None,
     effort: int = 0,
     lossless: bool = False,
+    exact_alpha: bool = False,
     model: ModelName | None = None,
     device: Device = None,
     icc_profile: bytes | None = None,
@@ -85,6 +86,9 @@ def encode(
     lossless
         Whether every pixel is kept as it is. No model is needed then, and none of the options above
         may be given.
+    exact_alpha
+        Whether colours where alpha is 0 are coded as if they were seen. Else a smooth continuation
+        of what is around takes their place: a smaller file, and no hidden colour at its edges.
     model
         A model's name, its id, or the path of a weights file; None is the default model.
     device
@@ -123,6 +127,7 @@ def encode(
         importance=importance,
         effort=effort,
         lossless=lossless,
+        exact_alpha=exact_alpha,
         model=model,
         device=device,
         **metadata,

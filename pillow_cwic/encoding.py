@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from .analysis import Analysis
+from .continuation import continue_smoothly
 from .exact_layer import exact_tile
 from .format import container
 from .format.container import Header
@@ -48,6 +49,8 @@ def encode(
     picture = check_picture(pixels)
     if options.lossless:
         return _encode_lossless(picture, options, tile_size)
+    if not options.exact_alpha:
+        picture = with_visible_colours(picture)
     mask = None if options.importance is None else grey_mask(options.importance, picture.size)
     model = models.load(options.model, resolve_device(options.device))
     if options.effort and model.config.one_bit:
@@ -81,6 +84,16 @@ def encode(
 
     pixel_count = picture.size[0] * picture.size[1]
     return file_at_rate(encode_at, options, model.config.quality_count, pixel_count)
+
+
+def with_visible_colours(picture: Picture) -> Picture:
+    """The picture with what nobody sees, colours below alpha = 0, continuing those around."""
+    if picture.alpha is None or picture.alpha.all():
+        return picture
+    hidden = picture.alpha == 0  # [H,W]
+    if hidden.all():
+        return replace(picture, colour=np.zeros_like(picture.colour))
+    return replace(picture, colour=continue_smoothly(picture.colour, hidden))
 
 
 def _encode_lossless(picture: Picture, options: EncodeOptions, tile_size: int) -> bytes:

@@ -49,6 +49,7 @@ class EncodeOptions:
     importance: Importance | None = field(default=None, repr=False)  # grey picture, 128 is neutral
     effort: int = 0  # passes of refinement
     lossless: bool = False  # all blocks exact
+    exact_alpha: bool = False  # keep colours where alpha is 0
     model: ModelName | None = None
     device: Device = None
     metadata: Metadata = NO_METADATA
@@ -73,8 +74,10 @@ class EncodeOptions:
         given = [name for name in RATE_OPTIONS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of quality, bpp and max_bytes, found {' and '.join(given)}")
-        if not isinstance(self.lossless, bool):
-            raise TypeError(f"lossless is True or False, found {self.lossless!r}")
+        for name in ("lossless", "exact_alpha"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} is True or False, found {value!r}")
         if self.lossless:
             self._check_lossless(given)
         elif not given:

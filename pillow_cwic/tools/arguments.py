@@ -64,6 +64,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--effort", type=int, metavar="N", help="passes of a search, 0 (default) to 100; 10 is good"
     )
+    parser.add_argument(
+        "--exact-alpha", action="store_true", default=None, help="keep colours where alpha is 0"
+    )
     parser.add_argument("--model", help="name, id or weights file")
     add_device(parser)
 
