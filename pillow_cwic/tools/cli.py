@@ -19,6 +19,7 @@ from . import (
     compare_command,
     convert_command,
     decode_command,
+    desktop,
     encode_command,
     info_command,
     weights_command,
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     compare_command.add_demo_parser(commands)
     weights_command.add_parser(commands)
     autoload.add_parser(commands)
+    desktop.add_parser(commands)
     return parser
 
 
