@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .format.framing import DataOrFile
     from .image_modes import Importance
     from .options import Device, ModelName, Region
+    from .runtime.progress import Tell
     from .weights.models import ModelInfo
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ def encode(
     exact_alpha: bool = False,
     model: ModelName | None = None,
     device: Device = None,
+    progress: Tell | None = None,
     icc_profile: bytes | None = None,
     exif: bytes | None = None,
     xmp: bytes | None = None,
@@ -93,6 +95,9 @@ def encode(
         A model's name, its id, or the path of a weights file; None is the default model.
     device
         "cpu", "cuda", "cuda:1" or "auto"; default: PILLOW_CWIC_DEVICE, else "auto".
+    progress
+        A function that is told the share that is done, from 0 to 1; it may be called from other
+        threads, one at a time, and what it raises ends the call.
     icc_profile, exif, xmp, comment
         Blocks that are kept byte for byte; a comment given as text is stored in UTF-8.
     dpi
@@ -130,13 +135,18 @@ def encode(
         exact_alpha=exact_alpha,
         model=model,
         device=device,
+        progress=progress,
         **metadata,
     )
     return encode_picture(picture, options)
 
 
 def decode(
-    data_or_file: DataOrFile, *, device: Device = None, region: Region | None = None
+    data_or_file: DataOrFile,
+    *,
+    device: Device = None,
+    region: Region | None = None,
+    progress: Tell | None = None,
 ) -> NDArray[numpy.uint8]:
     """Decompress a .cwic file: bytes, a path, or an open binary file from where it stands.
 
@@ -144,7 +154,7 @@ def decode(
     ----------
     data_or_file
         The file.
-    device
+    device, progress
         As in `encode`.
     region
         (left, upper, right, lower) in pixels: only these are decoded, and equal a crop of the whole
@@ -170,7 +180,7 @@ def decode(
     with _no_fork():
         from .decoding import decode as decode_file
 
-    return decode_file(data_or_file, device=device, region=region)
+    return decode_file(data_or_file, device=device, region=region, progress=progress)
 
 
 def importance_map(data_or_file: DataOrFile) -> NDArray[numpy.uint8]:

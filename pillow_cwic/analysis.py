@@ -5,7 +5,8 @@ Invariant: where a picture is cut into windows does not show, up to float roundi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,11 @@ from .networks.importance import importance_level, kept_mask
 from .networks.windows import LARGEST_WINDOW, Pixels, cut, windows
 from .runtime.blas import one_blas_thread
 from .runtime.machine import available_cores
+from .runtime.progress import FEATURES_WORK, HEADS_WORK, Progress
 from .runtime.threads import map_parallel
 
 Floats = NDArray[np.float32]
+R = TypeVar("R")
 
 KEPT_PIXELS = 1 << 25
 """Pixels up to which the features of a whole picture are kept: 256 MB at 512 channels and 1/16."""
@@ -55,11 +58,13 @@ class Analysis:
         *,
         largest_window: int = LARGEST_WINDOW,
         kept_pixels: int = KEPT_PIXELS,
+        progress: Progress | None = None,
     ) -> None:
         """pixels uint8 [H,W,3]; offsets [h,w] are added to the quality index at each position."""
         self.model = model
         self.pixels = pixels
         self.offsets = offsets
+        self.progress = progress or Progress()
         self.grid = code_grid(pixels.shape[1], pixels.shape[0])
         self._cores = windows(self.grid, least=available_cores(), largest=largest_window)
         self._is_large = pixels.shape[0] * pixels.shape[1] > kept_pixels
@@ -85,7 +90,7 @@ class Analysis:
         if not self._is_large and self._kept is None:
             self._kept = self._all_features()
         with one_blas_thread():
-            map_parallel(analyse, self._cores)
+            map_parallel(self._counting(analyse, HEADS_WORK), self._cores)
         return Coded(codes, level, quality_index, left_over)
 
     def _heads(self, core: Box, quality_index: int) -> list[Floats]:
@@ -105,7 +110,8 @@ class Analysis:
     def _all_features(self) -> list[Floats]:
         """FEATURES of the whole picture, window by window."""
         with one_blas_thread():
-            parts = map_parallel(self._computed_features, self._cores)
+            compute = self._counting(self._computed_features, FEATURES_WORK)
+            parts = map_parallel(compute, self._cores)
         if len(parts) == 1:
             return parts[0]
         whole = [
@@ -116,6 +122,10 @@ class Analysis:
             for features, values in zip(whole, part, strict=True):
                 features[core.slices] = values
         return whole
+
+    def _counting(self, function: Callable[[Box], R], work: float) -> Callable[[Box], R]:
+        """A function of windows that tells its share of so much work."""
+        return self.progress.counting(function, work / len(self._cores))
 
     def _computed_features(self, core: Box) -> list[Floats]:
         window = core.grow(self.model.features.halo, self.grid)

@@ -23,6 +23,7 @@ from .format.quality_map import Offsets, offsets_in_file
 from .runtime.blas import one_blas_thread
 from .runtime.devices import resolve_device
 from .runtime.machine import memory_errors
+from .runtime.progress import Progress
 from .runtime.threads import map_parallel
 from .synthesis import synthesize
 from .weights import models
@@ -30,6 +31,7 @@ from .weights import models
 if TYPE_CHECKING:
     from .model import Model
     from .options import Device, Region
+    from .runtime.progress import Tell
 
 BAND_BYTES = 1 << 26
 """Codes that are held at a time: those of 33 megapixels at 256 channels."""
@@ -40,14 +42,23 @@ ALWAYS_DECODED = 1 << 24
 
 
 def decode(
-    data_or_file: DataOrFile, *, device: Device = None, region: Region | None = None
+    data_or_file: DataOrFile,
+    *,
+    device: Device = None,
+    region: Region | None = None,
+    progress: Tell | None = None,
 ) -> NDArray[np.uint8]:
     """Decompress one file, as `pillow_cwic.decode` describes it."""
-    return decode_container(container.read(data_or_file), device=device, region=region)
+    parsed = container.read(data_or_file)
+    return decode_container(parsed, device=device, region=region, progress=progress)
 
 
 def decode_container(
-    parsed: Container, *, device: Device = None, region: Region | None = None
+    parsed: Container,
+    *,
+    device: Device = None,
+    region: Region | None = None,
+    progress: Tell | None = None,
 ) -> NDArray[np.uint8]:
     """As `decode`, from a container that was read or salvaged already.
 
@@ -60,15 +71,19 @@ def decode_container(
         layer = ExactLayer(parsed)
         pixels = np.empty((box.height, box.width, header.bands + header.alpha), np.uint8)
         colours = pixels[:, :, : header.bands]
+        counted = Progress(progress)
         if not layer.mask(covering(box)).all():
-            _decode_codes(layer, box, device, colours)
+            _decode_codes(layer, box, device, colours, counted)
         layer.paste(box, colours)
         if header.alpha:
             pixels[:, :, -1] = _alpha(parsed, box)
+        counted.finish()
     return pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
 
 
-def _decode_codes(layer: ExactLayer, box: Box, device: Device, colours: NDArray[np.uint8]) -> None:
+def _decode_codes(
+    layer: ExactLayer, box: Box, device: Device, colours: NDArray[np.uint8], progress: Progress
+) -> None:
     """What the networks show of a region `box` of pixels -> colours [H,W,bands].
 
     Where blocks are exact, pixels may stay as they are.
@@ -77,13 +92,15 @@ def _decode_codes(layer: ExactLayer, box: Box, device: Device, colours: NDArray[
     model = models.load(header.model_id, resolve_device(device))
     _check_quality_index(header, model)
     _check_work(header, box, model.decoder.halo)
+    area = covering(box)
+    progress.expect(2 * area.width * area.height)  # entropy decoding, then the networks
     codes = None
     for band, area in _bands(header, model, box):
-        codes = _decode_tiles(layer, model, area, codes)
+        codes = _decode_tiles(layer, model, area, codes, progress)
         quality = (header.quality_index, quality_offsets(layer.parsed, area))
         out = colours[band.within(box).slices]
         exact = layer.mask(covering(band))
-        synthesize(model, codes.codes, quality, area, band, out=out, exact=exact)
+        synthesize(model, codes.codes, quality, area, band, out=out, exact=exact, progress=progress)
 
 
 def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
@@ -154,7 +171,7 @@ def _bands(header: Header, model: Model, box: Box) -> Iterator[tuple[Box, Box]]:
 
 
 def _decode_tiles(
-    layer: ExactLayer, model: Model, area: Box, before: _Decoded | None = None
+    layer: ExactLayer, model: Model, area: Box, before: _Decoded | None, progress: Progress
 ) -> _Decoded:
     """The codes of an area of the code grid; what lies in the band before is taken from there."""
     header = layer.header
@@ -178,6 +195,7 @@ def _decode_tiles(
             raise FormatError(f"tile {index} of {header.tile_count}: {error}") from error
         inside = box.intersection(missing)
         codes[inside.within(area).slices] = tile_codes[inside.within(box).slices]
+        progress.add(inside.width * inside.height)
 
     grid = code_grid(*header.size)
     with one_blas_thread():

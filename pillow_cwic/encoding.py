@@ -24,6 +24,7 @@ from .options import EncodeOptions, Picture, check_picture
 from .rate_search import file_at_rate
 from .runtime.blas import one_blas_thread
 from .runtime.devices import import_torch, resolve_device
+from .runtime.progress import CODING_WORK, FEATURES_WORK, HEADS_WORK, PASS_WORK, Progress
 from .runtime.threads import map_parallel
 from .weights import models
 
@@ -67,7 +68,9 @@ def encode(
     quality_map = None if offsets is None else pack_quality_map(offsets)
 
     on_grid = None if offsets is None else offsets_on_grid(offsets, picture.size)
-    analysis = Analysis(model, picture.colour, on_grid)
+    progress = Progress(options.progress)
+    progress.expect(_expected_work(options, model.config.quality_count))
+    analysis = Analysis(model, picture.colour, on_grid, progress=progress)
 
     def encode_at(quality_index: int, effort: int) -> bytes:
         header = Header(
@@ -83,7 +86,18 @@ def encode(
         return container.write(header, streams, alpha, options.metadata, quality_map)
 
     pixel_count = picture.size[0] * picture.size[1]
-    return file_at_rate(encode_at, options, model.config.quality_count, pixel_count)
+    data = file_at_rate(encode_at, options, model.config.quality_count, pixel_count)
+    progress.finish()
+    return data
+
+
+def _expected_work(options: EncodeOptions, quality_count: int) -> float:
+    """Roughly, in the units of `progress`: a search tries a quality for each bit of their count."""
+    is_search = options.quality is None
+    tries = quality_count.bit_length() if is_search else int(not options.effort)
+    refinements = (2 if is_search else 1) if options.effort else 0
+    work = FEATURES_WORK + (tries + refinements) * (HEADS_WORK + CODING_WORK)
+    return work + refinements * options.effort * PASS_WORK
 
 
 def with_visible_colours(picture: Picture) -> Picture:
@@ -114,7 +128,12 @@ def _encode_lossless(picture: Picture, options: EncodeOptions, tile_size: int) -
     def encode_tile(box: Box) -> bytes:
         return exact_tile(picture, box, np.ones((box.height, box.width), np.bool_), b"")
 
-    return container.write(header, map_parallel(encode_tile, boxes), alpha, options.metadata)
+    progress = Progress(options.progress)
+    progress.expect(1)
+    streams = map_parallel(progress.counting(encode_tile, 1 / len(boxes)), boxes)
+    data = container.write(header, streams, alpha, options.metadata)
+    progress.finish()
+    return data
 
 
 def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes]:
@@ -127,5 +146,10 @@ def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes
 
         coded = refine(analysis, boxes, coded, effort)
     entropy = analysis.model.entropy
+
+    def encode_tile(box: Box) -> bytes:
+        return entropy.encode(*coded.tile(box))
+
+    counting = analysis.progress.counting(encode_tile, CODING_WORK / len(boxes))
     with one_blas_thread():
-        return map_parallel(lambda box: entropy.encode(*coded.tile(box)), boxes)
+        return map_parallel(counting, boxes)

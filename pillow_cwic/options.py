@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from .image_modes import Importance
+    from .runtime.progress import Tell
 
     Device: TypeAlias = str | torch.device | None
 
@@ -52,6 +53,7 @@ class EncodeOptions:
     exact_alpha: bool = False  # keep colours where alpha is 0
     model: ModelName | None = None
     device: Device = None
+    progress: Tell | None = field(default=None, repr=False)  # is told the share that is done
     metadata: Metadata = NO_METADATA
 
     @classmethod
@@ -93,6 +95,10 @@ class EncodeOptions:
                 f"max_bytes is a number of bytes above 0, such as 20_000; found {self.max_bytes!r}"
             )
         _check_effort(self.effort)
+        if self.progress is not None and not callable(self.progress):
+            raise TypeError(
+                f"progress is a function that takes the share that is done, found {self.progress!r}"
+            )
 
     def _check_lossless(self, given: list[str]) -> None:
         """Refuse what would change nothing."""

@@ -29,6 +29,7 @@ from .networks.importance import kept_mask
 from .networks.torch_network import differentiable
 from .networks.windows import cut, windows
 from .runtime.blas import one_blas_thread
+from .runtime.progress import PASS_WORK
 
 HALO = 4
 """Code positions around a tile whose pixels count while its codes are refined.
@@ -93,12 +94,16 @@ def refine(
                 coded.quality_index,
             )
 
+    # Each pass tells its share.
+    work = PASS_WORK / len(tiles)
+
     # Whatever the caller's: gradients can't pass what is made in inference mode.
     with torch.inference_mode(False), torch.device("cpu"):
         for box in tiles:
             search = Search(analysis, coded._replace(codes=refined), box, strip=strip)
             for number in range(1, effort + 1):
                 search.step(number / effort)
+                analysis.progress.add(work)
             refined[box.slices] = search.finish()
     return coded._replace(codes=refined, remainders=None)
 

@@ -13,6 +13,7 @@ from .model import Model
 from .networks.windows import LARGEST_WINDOW, Pixels, windows
 from .runtime.blas import one_blas_thread
 from .runtime.machine import available_cores
+from .runtime.progress import Progress
 from .runtime.threads import map_parallel
 
 
@@ -26,13 +27,14 @@ def synthesize(
     out: Pixels | None = None,
     exact: Mask | None = None,
     largest_window: int = LARGEST_WINDOW,
+    progress: Progress | None = None,
 ) -> Pixels:
     """Codes [h,w,n] -> the pixels uint8 [H,W,3] of `region`, or of `out`.
 
     quality: the index, and its offsets where the codes lie. coded_area: where on the picture's code
     grid that is; it may be a part, as long as it holds the region and a halo around it. out: memory
     for the pixels, [H,W,3], or [H,W,1] for the means of the three. exact [h,w]: code positions of
-    the region whose pixels need not be made.
+    the region whose pixels need not be made. progress: is told of positions.
     """
     if out is None:
         out = np.empty((region.height, region.width, 3), np.uint8)
@@ -50,6 +52,8 @@ def synthesize(
         if target.shape[2] == 1:
             pixels = np.rint(pixels.mean(2, keepdims=True))  # [H',W',1]
         target[seen.within(region).slices] = pixels
+        if progress is not None:
+            progress.add(core.width * core.height)
 
     area = covering(region)
     cores = windows(area, least=available_cores(), largest=largest_window)

@@ -13,7 +13,7 @@ from ..runtime.devices import resolve_device
 from .pictures import Reading, Scale
 from .recode import CWIC, QUALITY_FORMATS, format_of
 
-ENCODER_OPTIONS = tuple(name for name in OPTION_NAMES if name != "importance")
+ENCODER_OPTIONS = tuple(name for name in OPTION_NAMES if name not in ("importance", "progress"))
 
 
 class CommandParser(argparse.ArgumentParser):

@@ -29,7 +29,7 @@ from .pictures import Reading, load_picture
 from .recode import CWIC, on_colour, saved, write_png
 from .rivals import Rival
 from .sources import check_target, open_source, write_target
-from .terminal import attempt, bar, beside, say
+from .terminal import attempt, bar, report_beside, say
 
 OURS = "pillow-cwic"
 PAGE = package_data() / "compare.html"
@@ -108,8 +108,7 @@ class Report:
                     comparisons.append(one)
 
                 outcome = attempt(name, compare)
-                with beside(progress):
-                    outcome.report()
+                report_beside(progress, outcome)
                 failures += outcome.problem is not None
 
         # The page shows what is there by now.
@@ -290,10 +289,12 @@ def _panel(comparison: Comparison, title: str, text: str) -> str:
 
 
 def _summary(comparisons: list[Comparison]) -> str:
-    """Means over the pictures that a codec has a file for."""
+    """Means over the pictures that all codecs have a file for; else over those that each has."""
+    titles = [OURS, *(rival.title for rival in rivals.available())]
+    counted = [each for each in comparisons if not each.missing] or comparisons
     rows = []
-    for codec in [OURS, *(rival.title for rival in rivals.available())]:
-        trials = [t for each in comparisons for t in each.trials if t.codec == codec]
+    for codec in titles:
+        trials = [t for each in counted for t in each.trials if t.codec == codec]
         if not trials:
             continue
         values = [np.mean([t.bpp for t in trials]), np.mean([t.psnr for t in trials])]

@@ -14,7 +14,7 @@ from ..runtime.machine import available_cores
 from ..weights import models
 from . import arguments
 from .recode import CWIC, format_of
-from .terminal import bar, beside, say
+from .terminal import bar, report_beside, say
 
 if TYPE_CHECKING:
     from .convert import Plan, Work
@@ -136,7 +136,6 @@ def _convert_all(args: argparse.Namespace, plan: Plan) -> list[Outcome]:
     with bar(len(plan.jobs), "converting", "file", args.quiet) as progress:
         for _, outcome in convert.run(plan.jobs, workers):
             outcomes.append(outcome)
-            with beside(progress):
-                outcome.report()
+            report_beside(progress, outcome)
             progress.update()
     return outcomes

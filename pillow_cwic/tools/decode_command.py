@@ -63,8 +63,10 @@ def run(args: argparse.Namespace) -> int:
         header = read_header(data)
         if not header.lossless:  # before the clock runs: a model to download
             models.locate(models.find(header.model_id), quiet=args.quiet)
-        with clock(f"decoding {task.source.name}", args.quiet):
-            pixels = decode(data, device=args.device, region=args.region)  # uint8 [H,W] or [H,W,C]
+        with clock(f"decoding {task.source.name}", args.quiet) as tell:
+            pixels = decode(  # uint8 [H,W] or [H,W,C]
+                data, device=args.device, region=args.region, progress=tell
+            )
 
         # Through Pillow, with what was in the file beside the pixels.
         picture = Image.fromarray(pixels)

@@ -75,9 +75,10 @@ def _encode_file(task: sources.Task, args: argparse.Namespace, options: dict[str
                 target, [task.source.name], force=args.force, makes_folder=task.makes_folder
             )
         for frame, target in zip(frames, targets, strict=True):
-            with clock(f"encoding {task.source.name}", args.quiet):
+            with clock(f"encoding {task.source.name}", args.quiet) as tell:
                 picture, blocks = load_frame(image, frame, reading)
-                data = recode.write_picture(picture, blocks, recode.CWIC, options)
+                asked = {**options, "progress": tell}
+                data = recode.write_picture(picture, blocks, recode.CWIC, asked)
             sources.write_target(target, data)
             _tell(target, data, args)
 

@@ -106,9 +106,11 @@ def bar(total: float, what: str, unit: str, quiet: bool) -> Any:
     )
 
 
-def beside(progress: Any) -> Any:
-    """A context to say something in while such a bar is shown."""
-    return progress.external_write_mode(file=getattr(progress, "fp", sys.stderr))
+def report_beside(progress: Any, outcome: Outcome) -> None:
+    """Say what became of a file while such a bar is shown."""
+    if outcome.notes or outcome.problem is not None:
+        with progress.external_write_mode(file=getattr(progress, "fp", sys.stderr)):
+            outcome.report()
 
 
 def choose_warnings() -> None:
