@@ -88,7 +88,7 @@ def build(folder: Path) -> None:
         places = ["--distpath", out, "--workpath", out / "build", "--specpath", out]
         call(python, "-m", "PyInstaller", "--log-level", "ERROR", kind, *places, script)
         built = out / "program" / "program" if kind == "--onedir" else out / "program"
-        try_program(f"PyInstaller {kind}", folder, built)
+        try_program(f"pyinstaller{kind}", folder, built)
 
     # shiv unpacks everything; its entry point is the program's function.
     source = folder / "source"
