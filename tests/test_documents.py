@@ -438,6 +438,15 @@ def test_the_architectures_modules_and_tests_exist():
     assert tests - present == set()
 
 
+def test_the_situations_tests_exist():
+    """Every test that docs/situations.md names is there."""
+    text = (ROOT / "docs" / "situations.md").read_text(encoding="utf-8")
+    defined: set[str] = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        defined |= set(re.findall(r"def (test_\w+)", path.read_text(encoding="utf-8")))
+    assert set(re.findall(r"`(test_\w+)`", text)) - defined == set()
+
+
 def test_the_formats_example_values_are_the_default_models():
     """docs/format.md gives each field's value in the default model, as the manifest does."""
     shipped = json.loads((ROOT / "weights_manifest.json").read_text())

@@ -11,7 +11,7 @@ from PIL import ImageColor
 from ..options import OPTION_NAMES, EncodeOptions
 from ..runtime.devices import resolve_device
 from .pictures import Reading, Scale
-from .recode import CWIC, QUALITY_FORMATS, format_of
+from .recode import CWIC, QUALITY_FORMATS, check_save_options, format_of
 
 ENCODER_OPTIONS = tuple(name for name in OPTION_NAMES if name not in ("importance", "progress"))
 
@@ -173,6 +173,7 @@ def check_device(name: str | None) -> None:
 def save_options(args: argparse.Namespace, format_name: str) -> dict[str, Any]:
     """Options of Pillow's save for another format than .cwic; ValueError where it has none such."""
     options = dict(args.option)
+    check_save_options(format_name, options)
     if args.quality is not None:
         if format_name not in QUALITY_FORMATS:
             raise ValueError(f"--quality: {format_name} has none")

@@ -7,8 +7,11 @@ would be seen.
 
 from __future__ import annotations
 
+import inspect
 import mimetypes
+import sys
 import warnings
+from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -63,6 +66,20 @@ def format_of(suffix: str) -> str:
     if format_name is None or format_name not in Image.SAVE:
         raise ValueError(f"Pillow writes no format with the extension {suffix!r}")
     return format_name
+
+
+def check_save_options(format_name: str, names: Iterable[str]) -> None:
+    """ValueError for an option that the format's plugin never asks for: Pillow ignores it silently.
+
+    Where the plugin's source is not at hand, every name passes.
+    """
+    try:
+        source = inspect.getsource(sys.modules[Image.SAVE[format_name].__module__])
+    except (OSError, TypeError, KeyError):
+        return
+    for name in names:
+        if f'"{name}"' not in source:
+            raise ValueError(f"--option {name}: Pillow's {format_name} has no such option")
 
 
 def readable_extensions(*, cwic: bool) -> frozenset[str]:

@@ -230,3 +230,14 @@ def test_rivals_use_what_they_are_given(name: str, face: Image.Image) -> None:
         assert data is not None
         assert 0.88 * limit < len(data) <= limit
     assert RIVALS[name].largest_within(face, 50) is None
+
+
+def test_means_are_over_the_same_pictures(face: Image.Image, tmp_path: Path) -> None:
+    """A picture that some format has no file for is in nobody's means."""
+    Image.effect_noise((10, 9), 60).convert("RGB").save(tmp_path / "dot.png")
+    face.crop((0, 0, 128, 96)).save(tmp_path / "face.png")
+    names = [str(tmp_path / name) for name in ("dot.png", "face.png")]
+    assert main(["compare", *names, "--out", str(tmp_path / "out"), "-q", "--quality", "0.9"]) == 0
+    rows = Page(tmp_path / "out" / "index.html").rows
+    counts = [row[1] for row in rows if len(row) == 5 and row[1].isdigit()]
+    assert counts == ["1"] * (1 + len(rivals.available()))

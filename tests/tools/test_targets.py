@@ -114,6 +114,7 @@ def test_other_names_are_taken(name: str, png: Path, tmp_path: Path) -> None:
         (["x.jpg", "--quality", "0.5"], "a whole number from 0 to 100, found 0.5"),
         (["x.jpg", "--background", "soap"], "a colour's name or #rrggbb"),
         (["x.jpg", "--option", "progressive"], "NAME=VALUE"),
+        (["x.jpg", "--option", "progresive=true"], "Pillow's JPEG has no such option"),
         (["x.png", "--device", "meta"], "use cpu, torch, cuda, cuda:N or auto"),
     ],
 )
