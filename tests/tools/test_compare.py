@@ -234,7 +234,7 @@ def test_rivals_use_what_they_are_given(name: str, face: Image.Image) -> None:
 
 def test_means_are_over_the_same_pictures(face: Image.Image, tmp_path: Path) -> None:
     """A picture that some format has no file for is in nobody's means."""
-    Image.effect_noise((10, 9), 60).convert("RGB").save(tmp_path / "dot.png")
+    Image.new("RGB", (10, 9)).save(tmp_path / "dot.png")  # a few bytes of .cwic
     face.crop((0, 0, 128, 96)).save(tmp_path / "face.png")
     names = [str(tmp_path / name) for name in ("dot.png", "face.png")]
     assert main(["compare", *names, "--out", str(tmp_path / "out"), "-q", "--quality", "0.9"]) == 0
