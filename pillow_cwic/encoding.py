@@ -24,6 +24,7 @@ from .options import EncodeOptions, Picture, check_picture
 from .rate_search import file_at_rate
 from .runtime.blas import one_blas_thread
 from .runtime.devices import import_torch, resolve_device
+from .runtime.machine import memory_errors
 from .runtime.progress import CODING_WORK, FEATURES_WORK, HEADS_WORK, PASS_WORK, Progress
 from .runtime.threads import map_parallel
 from .weights import models
@@ -48,8 +49,14 @@ def encode(
             check_exact_mode(pixels)
         pixels = np.asarray(stored.image)  # uint8 [H,W] or [H,W,C]
     picture = check_picture(pixels)
-    if options.lossless:
-        return _encode_lossless(picture, options, tile_size)
+    width, height = picture.size
+    with memory_errors(f"encode {width} x {height} pixels", "encode parts of it"):
+        encode_picture = _encode_lossless if options.lossless else _encode_lossy
+        return encode_picture(picture, options, tile_size)
+
+
+def _encode_lossy(picture: Picture, options: EncodeOptions, tile_size: int) -> bytes:
+    """The file of a picture's codes."""
     if not options.exact_alpha:
         picture = with_visible_colours(picture)
     mask = None if options.importance is None else grey_mask(options.importance, picture.size)

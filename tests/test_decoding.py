@@ -261,22 +261,27 @@ def test_a_failed_allocation_is_an_error_that_helps(fresh_python):
     """Memory that is not to be had is a CwicError: what was asked for, and what would help."""
     code = """
 import resource, pillow_cwic
+import numpy as np
 from PIL import Image
 from pillow_cwic.format import container
 from pillow_cwic.weights import models
 Image.MAX_IMAGE_PIXELS = None
 header = container.Header(40960, 40960, 3, False, 5, models.load(None, "cpu").id)
 data = container.write(header, [b""] * header.tile_count)
+wide = np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (40960, 40960, 3))
 resource.setrlimit(resource.RLIMIT_AS, (2_000_000_000, 2_000_000_000))
-try:
-    pillow_cwic.decode(data)
-except pillow_cwic.CwicError as error:
-    print(error)
+for call in (lambda: pillow_cwic.decode(data), lambda: pillow_cwic.encode(wide)):
+    try:
+        call()
+    except pillow_cwic.CwicError as error:
+        print(error)
 """
+    decoded, encoded = fresh_python(code).splitlines()
     expected = "not enough memory to decode 40960 x 40960 pixels (Unable to allocate 4.69 GiB"
-    printed = fresh_python(code)
-    assert printed.startswith(expected)
-    assert printed.endswith(": decode a smaller region\n")
+    assert decoded.startswith(expected)
+    assert decoded.endswith(": decode a smaller region")
+    assert encoded.startswith("not enough memory to encode 40960 x 40960 pixels")
+    assert encoded.endswith(": encode parts of it")
 
 
 def test_an_unknown_model_is_named():

@@ -18,7 +18,7 @@ from typing import Any
 from ..errors import CwicError
 from ..weights import cache, catalogue, download, models
 from ..weights.folders import cache_folder, existing, manifest_folder
-from ..weights.manifest import Entry, Manifest
+from ..weights.manifest import Entry, Manifest, presentable
 from .terminal import complain
 
 Row = dict[str, Any]
@@ -273,9 +273,10 @@ def _show_models(rows: list[Row]) -> None:
     for row in rows:
         name = (row["name"] or "-") + (" (default)" if row["default"] else "")
         place = row["path"] or ("to be fetched" if row["urls"] else "nowhere: no URL")
-        source = row["manifest"] or "none"
+        source = presentable(row["manifest"] or "none")
         if row["name_taken_by"]:
-            source += f" (use the id: the name means another model, from {row['name_taken_by']})"
+            other = presentable(row["name_taken_by"])
+            source += f" (use the id: the name means another model, from {other})"
         table.append((name, row["id"], f"{row['bytes'] / 1e6:.1f} MB", place, source))
     _print_table(table)
 
@@ -289,7 +290,8 @@ def _show_files(rows: list[Row]) -> None:
 def _show_settings(settings: Row) -> None:
     lines = {
         **settings,
-        "manifests": ", ".join(settings["manifests"]),
+        "manifests": ", ".join(map(presentable, settings["manifests"])),
+        "mirror": presentable(settings["mirror"] or "none"),
     }
     rows = ((name, "none" if value is None else value) for name, value in lines.items())
     _print_table([(name.replace("_", " "), str(value)) for name, value in rows])

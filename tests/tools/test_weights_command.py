@@ -197,6 +197,20 @@ def test_where_names_folders_and_settings(
     assert f"cache            {cache_dir}" in run("where")[1].splitlines()
 
 
+def test_tables_hold_no_secrets(run: Run, shared: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passwords and signatures of addresses are left out; `--json`, for scripts, has them whole."""
+    address = shared.url("/team/list.json?signature=hunter2")
+    shared.pages["/team/list.json?signature=hunter2"] = shared.pages["/team/list.json"]
+    monkeypatch.setenv("PILLOW_CWIC_MANIFEST", address.replace("//", "//me:hunter2@"))
+    monkeypatch.setenv("PILLOW_CWIC_WEIGHTS_URL", "https://me:hunter2@mirror.example/models")
+    for verb in ("list", "where"):
+        code, output, errors = run(verb)
+        assert code == 0
+        assert "hunter2" not in output + errors
+        assert shared.url("/team/list.json") in output
+        assert "hunter2" in run(verb, "--json")[1]
+
+
 def test_an_added_manifest_stays(run: Run, server: Server) -> None:
     """After `add URL` the model is known by name and id without any variable.
 
