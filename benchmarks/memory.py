@@ -1,9 +1,11 @@
-"""Peak memory of encoding and decoding one large picture, each in a fresh process.
+"""Peak memory of one large picture, each step in a fresh process; or growth over many sizes.
 
     python benchmarks/memory.py PICTURE [--megapixels 100] [--quality 0.4] [--effort 0]
+    python benchmarks/memory.py PICTURE --sizes 1000
 
 PICTURE is repeated until it is large enough. Prints the seconds, the peak resident memory, and that
-less the pixels.
+less the pixels. With --sizes, one process saves and opens so many crops, each of another size, and
+prints what it holds on the way: a server's memory stays where it is after the first 25.
 """
 
 import argparse
@@ -11,6 +13,7 @@ import resource
 import subprocess
 import sys
 import time
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -59,6 +62,31 @@ def decode(args: argparse.Namespace, file: Path) -> None:
     report(name, time.perf_counter() - start, pixels.nbytes)
 
 
+def resident_bytes() -> int:
+    """What this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
+
+
+def many_sizes(picture: str, count: int, quality: float) -> None:
+    """Save and open crops of so many sizes in this process."""
+    photo = Image.open(picture).convert("RGB")
+    random = np.random.default_rng(1)
+    sizes = random.permutation(sorted({tuple(s) for s in random.integers(17, 257, (2 * count, 2))}))
+    first = None
+    print("| sizes | resident memory, MB | more than after 25, MB |")
+    print("|---|---|---|")
+    for number, (width, height) in enumerate(sizes[:count].tolist(), 1):
+        file = BytesIO()
+        photo.resize((width, height)).save(file, "CWIC", quality=quality)
+        Image.open(file).load()
+        if number == 25:
+            first = resident_bytes()
+        if first is not None and (number in (25, 50, 100, 200) or number % 250 == 0):
+            grown = (resident_bytes() - first) / 1e6
+            print(f"| {number} | {resident_bytes() / 1e6:.0f} | {grown:.0f} |", flush=True)
+
+
 def main() -> None:
     """Run each part in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -66,9 +94,14 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=100)
     parser.add_argument("--quality", type=float, default=0.4)
     parser.add_argument("--effort", type=int, default=0)
+    parser.add_argument("--sizes", type=int, help="save and open so many, in one process")
     parser.add_argument("--part", choices=["encode", "decode", "region"], help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
+
+    if args.sizes:
+        many_sizes(args.picture, args.sizes, args.quality)
+        return
 
     # In a process of its own, which is called with --part.
     if args.part:

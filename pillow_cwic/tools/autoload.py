@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import py_compile
 import site
 import subprocess
 import sys
@@ -80,7 +81,9 @@ def _enabled() -> list[Path]:
 
 def _enable(args: argparse.Namespace) -> int:
     folder = _writable_folder()
-    write_atomically(folder / f"{HOOK}.py", hook_source().encode())
+    module = folder / f"{HOOK}.py"
+    write_atomically(module, hook_source().encode())
+    py_compile.compile(str(module), quiet=2)  # else some environments would, at every start
     write_atomically(folder / PTH, f"import {HOOK}\n".encode())
     if not _works():
         _remove(folder)
@@ -117,6 +120,8 @@ def _remove(folder: Path) -> None:
     # The one that names the other first: between the two nothing complains.
     (folder / PTH).unlink(missing_ok=True)
     (folder / f"{HOOK}.py").unlink(missing_ok=True)
+    for compiled in (folder / "__pycache__").glob(f"{HOOK}.*.pyc"):
+        compiled.unlink()
 
 
 def _status(args: argparse.Namespace) -> int:

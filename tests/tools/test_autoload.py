@@ -81,7 +81,7 @@ def test_programs_open_files_without_an_import_of_ours(run: Run, cwic_file: Path
     assert "was not enabled" in command(run, "disable").stderr
 
 
-def test_a_python_without_pictures_loads_the_watcher_alone(run: Run) -> None:
+def test_a_python_without_pictures_loads_the_watcher_alone(run: Run, tmp_path: Path) -> None:
     """Start-up costs one module of two small classes, whatever the package has become."""
     names = "import sys; print(sorted(set(sys.modules)))"
     before = run("-c", names).stdout
@@ -89,6 +89,10 @@ def test_a_python_without_pictures_loads_the_watcher_alone(run: Run) -> None:
     after = run("-c", names).stdout
     assert set(eval(after)) - set(eval(before)) == {autoload.HOOK, "__future__"}
     assert run("-c", names, search="").stdout == after  # the package is gone: as quiet
+    files = list((tmp_path / "environment").rglob("*pillow_cwic_autoload*"))
+    assert sorted(path.suffix for path in files) == [".pth", ".py", ".pyc"]  # compiled once
+    assert command(run, "disable").returncode == 0
+    assert not any(path.exists() for path in files)
 
 
 def test_a_package_that_is_gone_is_no_trouble(run: Run) -> None:
