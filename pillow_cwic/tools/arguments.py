@@ -9,7 +9,7 @@ from typing import Any
 from PIL import ImageColor
 
 from ..options import OPTION_NAMES, EncodeOptions
-from ..runtime.devices import resolve_device
+from ..runtime.devices import describe_device, resolve_device
 from .pictures import Reading, Scale
 from .recode import CWIC, QUALITY_FORMATS, check_save_options, format_of
 
@@ -184,6 +184,14 @@ def save_options(args: argparse.Namespace, format_name: str) -> dict[str, Any]:
             )
         options["quality"] = int(args.quality)
     return options
+
+
+def shown_device(name: str | None = None) -> str:
+    """What pixels are computed on here; what is wrong with the setting, where something is."""
+    try:
+        return describe_device(resolve_device(name))
+    except ValueError as error:
+        return f"nothing: {error}"
 
 
 def chosen_format(to: str | None, name: str) -> tuple[str, str]:

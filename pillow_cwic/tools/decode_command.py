@@ -9,7 +9,6 @@ from PIL import Image
 
 from .. import decode
 from ..format.container import read_header
-from ..runtime.devices import describe_device, resolve_device
 from ..weights import models
 from . import arguments, recode, sources
 from .batch import run_batch
@@ -78,8 +77,9 @@ def run(args: argparse.Namespace) -> int:
         sources.write_target(task.target, file)
         if not args.quiet:
             figures = f"{picture.width} x {picture.height} pixels, {len(file):,} bytes"
-            device = describe_device(resolve_device(args.device))
-            say(f"{sources.output_name(task.target)}: {figures}, on {device}")
+            if not header.lossless:  # which needs no device
+                figures += f", on {arguments.shown_device(args.device)}"
+            say(f"{sources.output_name(task.target)}: {figures}")
 
     extensions = recode.readable_extensions(cwic=True)
     return run_batch(args, (names, out), (extensions, suffix), decode_file)

@@ -11,7 +11,6 @@ from typing import Any
 
 from ..format.container import read_header
 from ..metrics import bits_per_pixel
-from ..runtime.devices import describe_device, resolve_device
 from ..weights import models
 from . import arguments, recode, sources
 from .batch import run_batch
@@ -104,6 +103,7 @@ def _tell(target: str, data: bytes, args: argparse.Namespace) -> None:
     quality = "lossless" if header.lossless else "quality unknown"
     if dial is not None:
         quality = f"quality {dial:.2f}"
-    device = describe_device(resolve_device(args.device))
     figures = f"{len(data):,} bytes, {rate:.3f} bpp, {quality}"
-    say(f"{sources.output_name(target)}: {figures}, on {device}")
+    if not header.lossless:  # which needs no device
+        figures += f", on {arguments.shown_device(args.device)}"
+    say(f"{sources.output_name(target)}: {figures}")

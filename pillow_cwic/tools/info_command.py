@@ -11,9 +11,9 @@ from typing import Any
 
 from ..format.container import Metadata, read_header
 from ..metrics import bits_per_pixel
-from ..runtime.devices import describe_device, resolve_device
 from ..weights import catalogue, models
 from . import recode, sources
+from .arguments import shown_device
 from .terminal import Outcome, attempt, printable, show
 
 
@@ -70,7 +70,7 @@ def _describe(name: str) -> dict[str, Any]:
         "quality_index": header.quality_index,
         "lossless": header.lossless,
         "model": {"id": header.model_id, "name": entry.name if entry else None},
-        "device": _device(),
+        "device": shown_device(),
         "version": header.version,
         "tile_size": header.tile_size,
         "tiles": header.tile_count,
@@ -126,11 +126,3 @@ def _shown_quality(quality: float | None) -> str:
 
 def _count(size_bytes: int) -> str:
     return f"{size_bytes:,} bytes"
-
-
-def _device() -> str:
-    """What pixels are computed on here; what is wrong with the setting, where something is."""
-    try:
-        return describe_device(resolve_device())
-    except ValueError as error:
-        return f"nothing: {error}"

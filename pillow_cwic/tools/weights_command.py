@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -265,7 +264,7 @@ def _refresh() -> None:
     """
     if not download.is_offline():
         for problem in catalogue.refresh(older_than_seconds=0):
-            print(f"pillow-cwic: note: {problem}", file=sys.stderr)
+            complain(f"note: {problem}")
 
 
 def _show_models(rows: list[Row]) -> None:

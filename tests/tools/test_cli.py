@@ -350,3 +350,19 @@ def test_demo(
     with Image.open(out / "photo-comparison.png") as sheet:
         shown = sheet.crop((24, 56, 24 + 88, 56 + 72))
         assert np.array_equal(np.asarray(shown), np.asarray(photo))
+
+
+def test_a_device_is_asked_for_where_one_is_needed(
+    png: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A setting that is junk is named where it matters, and costs no lossless file."""
+    monkeypatch.setenv("PILLOW_CWIC_DEVICE", "meta")
+    out = tmp_path / "x.cwic"
+    assert main(["encode", str(png), str(out), "--lossless"]) == 0
+    assert main(["decode", str(out), str(tmp_path / "x.png")]) == 0
+    assert "meta" not in capsys.readouterr().err
+    assert main(["encode", str(png), str(out), "--force"]) == 1
+    assert "device 'meta'" in capsys.readouterr().err

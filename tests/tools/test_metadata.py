@@ -158,7 +158,7 @@ def test_the_table_of_what_formats_keep(format_name: str, photo: Image.Image) ->
         assert (label in lost) == (not kept[kind]), lost
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [2, 6, 7])
 @pytest.mark.parametrize("name", ["a.bmp", "a.gif", "a.jp2", "a.ppm", "a.jpg", "a.png", "a.tif"])
 def test_orientation_is_kept_or_the_pixels_are_turned(
     name: str, orientation: int, arrow: Image.Image, tmp_path: Path
