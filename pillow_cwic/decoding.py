@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from .options import Device, Region
     from .runtime.progress import Tell
 
-BAND_BYTES = 1 << 26
-"""Codes that are held at a time: those of 33 megapixels at 256 channels."""
+BAND_BYTES = 1 << 25
+"""Codes that are held at a time, and those of the band before: 17 megapixels at 256 channels."""
 
 
 ALWAYS_DECODED = 1 << 24
