@@ -230,22 +230,29 @@ def _freed_when_full(partial: Path) -> Iterator[None]:
 def _bar(job: _Transfer, offset: int) -> tqdm[NoReturn]:
     from tqdm import tqdm
 
-    disable = True if job.quiet else None  # None: shown where stderr is a terminal
     return tqdm(
         total=job.entry.bytes,
         initial=offset,
         unit="B",
         unit_scale=True,
         desc=job.entry.name,
-        disable=disable,
+        disable=job.quiet or not _is_watched(),
     )
+
+
+def _is_watched() -> bool:
+    """Whether stderr is a terminal; it may be missing, or closed."""
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
 
 
 def _say(text: str, quiet: bool) -> None:
     """Tell whoever waits: on a terminal, else in the log."""
     if quiet:
         return
-    if sys.stderr is not None and sys.stderr.isatty():
+    if _is_watched():
         sys.stderr.write(text + "\n")
     else:
         logging.getLogger("pillow_cwic").warning("%s", text)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -256,3 +258,14 @@ def test_passwords_and_signatures_stay_out_of_messages(server: Server) -> None:
         download.fetch(entry_for(url))
     assert "secret" not in str(error.value)
     assert server.url("/gone") in str(error.value)
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_model_arrives_without_standard_error(
+    closed: bool, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where stderr is missing (pythonw, a daemon) or closed, no progress is shown."""
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stderr", stream if closed else None)
+    assert download.fetch(entry_for(server.url(PATH))).read_bytes() == BODY
