@@ -53,6 +53,7 @@ def encode(
     importance: Importance | None = None,
     effort: int = 0,
     lossless: bool = False,
+    exact: bool = True,
     exact_alpha: bool = False,
     model: ModelName | None = None,
     device: Device = None,
@@ -88,6 +89,9 @@ def encode(
     lossless
         Whether every pixel is kept as it is. No model is needed then, and none of the options above
         may be given.
+    exact
+        Whether text and graphics may be kept as they are, block by block, where that is cheaper
+        than coding them well enough.
     exact_alpha
         Whether colours where alpha is 0 are coded as if they were seen. Else a smooth continuation
         of what is around takes their place: a smaller file, and no hidden colour at its edges.
@@ -132,6 +136,7 @@ def encode(
         importance=importance,
         effort=effort,
         lossless=lossless,
+        exact=exact,
         exact_alpha=exact_alpha,
         model=model,
         device=device,

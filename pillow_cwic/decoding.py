@@ -114,9 +114,9 @@ def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
     def decode_tile(job: tuple[int, Box]) -> None:
         index, box = job
         tile = layer.tile(index, box)
-        if tile is not None and not tile.all_exact:
+        if tile is not None and tile.has_codes:
             levels[box.slices] = model.entropy.decode_level(
-                tile.stream, tile.exact.shape, header.quality_index, tile.exact
+                tile.stream, tile.exact.shape, header.quality_index
             )
 
     with memory_errors("decode the importance map", "no part of it can be asked for"):
@@ -185,11 +185,11 @@ def _decode_tiles(
     def decode_tile(job: tuple[int, Box]) -> None:
         index, box = job
         tile = layer.tile(index, box)
-        if tile is None or tile.all_exact:
-            return  # lost or exact: stays without codes
+        if tile is None or not tile.has_codes:
+            return  # stays without
         try:
             tile_codes, _ = model.entropy.decode(
-                tile.stream, tile.exact.shape, header.quality_index, tile.exact
+                tile.stream, tile.exact.shape, header.quality_index
             )
         except FormatError as error:
             raise FormatError(f"tile {index} of {header.tile_count}: {error}") from error

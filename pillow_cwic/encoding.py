@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .analysis import Analysis
+from .analysis import Analysis, Coded
 from .continuation import continue_smoothly
-from .exact_layer import exact_tile
+from .exact_choice import Chosen, ExactChoice
+from .exact_layer import tile_picture
 from .format import container
 from .format.container import Header
+from .format.exact_tile import ExactTile, pack_tile
 from .format.grid import Box, tiles
 from .format.png_plane import encode_plane
 from .format.quality_map import block_offsets, offsets_on_grid, pack_quality_map
@@ -56,7 +58,8 @@ def encode(
 
 
 def _encode_lossy(picture: Picture, options: EncodeOptions, tile_size: int) -> bytes:
-    """The file of a picture's codes."""
+    """The file of a picture's codes, beside the blocks that are cheaper exactly."""
+    original = picture
     if not options.exact_alpha:
         picture = with_visible_colours(picture)
     mask = None if options.importance is None else grey_mask(options.importance, picture.size)
@@ -79,18 +82,41 @@ def _encode_lossy(picture: Picture, options: EncodeOptions, tile_size: int) -> b
     progress.expect(_expected_work(options, model.config.quality_count))
     analysis = Analysis(model, picture.colour, on_grid, progress=progress)
 
+    boxes = tiles(*picture.size, tile_size)
+    choice = ExactChoice(analysis, picture, boxes if options.exact else [])
+    header = Header(
+        *picture.size,
+        picture.bands,
+        alpha is not None,
+        quality_index=0,
+        model_id=model.id,
+        tile_size=tile_size,
+    )
+
     def encode_at(quality_index: int, effort: int) -> bytes:
-        header = Header(
-            *picture.size,
-            picture.bands,
-            alpha is not None,
-            quality_index,
-            model.id,
-            tile_size,
-            has_quality_map=quality_map is not None,
+        chosen = choice.at(quality_index)
+        if effort:
+            chosen = chosen._replace(coded=_refined(chosen, boxes, effort))
+        is_exact = bool(chosen.exact.all())
+        lossless = is_exact and picture is original
+        made = replace(
+            header,
+            quality_index=0 if lossless else quality_index,
+            has_exact_blocks=bool(chosen.exact.any()),
+            lossless=lossless,
+            has_quality_map=quality_map is not None and not is_exact,
         )
-        streams = _encode_tiles(analysis, header, effort)
-        return container.write(header, streams, alpha, options.metadata, quality_map)
+
+        def encode_tile(box: Box) -> bytes:
+            if made.has_exact_blocks:
+                return choice.payload(chosen, box)
+            return model.entropy.encode(*chosen.coded.tile(box))
+
+        counting = progress.counting(encode_tile, CODING_WORK / len(boxes))
+        with one_blas_thread():
+            payloads = map_parallel(counting, boxes)
+        qualities = quality_map if made.has_quality_map else None
+        return container.write(made, payloads, alpha, options.metadata, qualities)
 
     pixel_count = picture.size[0] * picture.size[1]
     data = file_at_rate(encode_at, options, model.config.quality_count, pixel_count)
@@ -133,7 +159,8 @@ def _encode_lossless(picture: Picture, options: EncodeOptions, tile_size: int) -
     boxes = tiles(*picture.size, tile_size)
 
     def encode_tile(box: Box) -> bytes:
-        return exact_tile(picture, box, np.ones((box.height, box.width), np.bool_), b"")
+        exact = np.ones((box.height, box.width), np.bool_)
+        return pack_tile(ExactTile(exact, tile_picture(picture, box, exact), b""))
 
     progress = Progress(options.progress)
     progress.expect(1)
@@ -143,20 +170,11 @@ def _encode_lossless(picture: Picture, options: EncodeOptions, tile_size: int) -
     return data
 
 
-def _encode_tiles(analysis: Analysis, header: Header, effort: int) -> list[bytes]:
-    """The streams of all tiles, in file order."""
-    boxes = tiles(*header.size, header.tile_size)
-    coded = analysis.coded(header.quality_index)
-    if effort and coded.remainders is not None:
-        import_torch("effort")
-        from .refinement import refine
+def _refined(chosen: Chosen, boxes: list[Box], effort: int) -> Coded:
+    """The codes, after so many passes of refinement."""
+    if chosen.coded.remainders is None or chosen.exact.all():
+        return chosen.coded
+    import_torch("effort")
+    from .refinement import refine
 
-        coded = refine(analysis, boxes, coded, effort)
-    entropy = analysis.model.entropy
-
-    def encode_tile(box: Box) -> bytes:
-        return entropy.encode(*coded.tile(box))
-
-    counting = analysis.progress.counting(encode_tile, CODING_WORK / len(boxes))
-    with one_blas_thread():
-        return map_parallel(counting, boxes)
+    return refine(chosen.analysis, boxes, chosen.coded, effort)

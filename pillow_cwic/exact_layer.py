@@ -11,31 +11,31 @@ from numpy.typing import NDArray
 
 from .errors import FormatError, UnsupportedError
 from .format.container import Container
-from .format.exact_tile import ExactTile, Mask, pack_tile, unpack_tile
+from .format.exact_tile import ExactTile, Mask, unpack_tile
 from .format.grid import GRID, Box, code_grid, covering, tiles_in
-from .format.lossless_picture import decode_lossless, encode_lossless
+from .format.lossless_picture import LosslessPicture, decode_lossless, encode_lossless
 from .options import Picture
 from .runtime.threads import map_parallel
 
 Pixels = NDArray[np.uint8]
 
 
-def exact_tile(picture: Picture, box: Box, exact: Mask, stream: bytes) -> bytes:
-    """The payload of a tile, in a file with exact blocks.
+def tile_picture(picture: Picture, box: Box, exact: Mask) -> LosslessPicture | None:
+    """The lossless picture of a tile's exact blocks [h,w]; None where there are none.
 
-    box: its place on the code grid; exact [h,w]; stream: of all other positions' codes.
+    box: the tile's place on the code grid.
     """
     if not exact.any():
-        return pack_tile(ExactTile(exact, None, stream))
+        return None
     place = box.scale(GRID).intersection(Box(0, 0, *picture.size))
     pixels = picture.colour[place.slices][:, :, : picture.bands]  # [H,W,bands]
     if not exact.all():
-        seen = _of_pixels(exact, pixels.shape[:2])
+        seen = of_pixels(exact, pixels.shape[:2])
         pixels = np.where(seen[:, :, None], pixels, _commonest(pixels[seen]))
-    return pack_tile(ExactTile(exact, encode_lossless(pixels), stream))
+    return encode_lossless(pixels)
 
 
-def _of_pixels(exact: Mask, shape: tuple[int, ...]) -> Mask:
+def of_pixels(exact: Mask, shape: tuple[int, ...]) -> Mask:
     """Positions [h,w] -> their pixels [H,W], as far as they are in the picture."""
     return exact.repeat(GRID, 0).repeat(GRID, 1)[: shape[0], : shape[1]]
 
@@ -103,7 +103,7 @@ class ExactLayer:
         if tile.all_exact:
             target[...] = source
             return
-        exact = _of_pixels(tile.exact, pixels.shape[:2])[seen.within(place).slices]
+        exact = of_pixels(tile.exact, pixels.shape[:2])[seen.within(place).slices]
         np.copyto(target, source, where=exact[:, :, None])
 
     def _tiles_in(self, area: Box) -> list[tuple[int, Box]]:

@@ -113,8 +113,9 @@ class CwicPlugin(PluginV3):
 
         ndimage: uint8 [H,W] or [H,W,C] with C = 1..4, an image of Pillow, or a list or batch with
         one such picture. options: quality, bpp, max_bytes, importance, effort, lossless,
-        exact_alpha, model, device, icc_profile, exif, xmp, dpi, comment, as in pillow_cwic.encode.
-        Returns the bytes if the target is "<bytes>". ValueError for more than one picture.
+        exact, exact_alpha, model, device, icc_profile, exif, xmp, dpi, comment, as in
+        pillow_cwic.encode. Returns the bytes if the target is "<bytes>". ValueError for more than
+        one picture.
         """
         with no_fork():
             from .encoding import encode

@@ -50,6 +50,7 @@ class EncodeOptions:
     importance: Importance | None = field(default=None, repr=False)  # grey picture, 128 is neutral
     effort: int = 0  # passes of refinement
     lossless: bool = False  # all blocks exact
+    exact: bool = True  # those where that is cheaper
     exact_alpha: bool = False  # keep colours where alpha is 0
     model: ModelName | None = None
     device: Device = None
@@ -76,7 +77,7 @@ class EncodeOptions:
         given = [name for name in RATE_OPTIONS if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"give one of quality, bpp and max_bytes, found {' and '.join(given)}")
-        for name in ("lossless", "exact_alpha"):
+        for name in ("lossless", "exact", "exact_alpha"):
             value = getattr(self, name)
             if not isinstance(value, bool):
                 raise TypeError(f"{name} is True or False, found {value!r}")
@@ -106,6 +107,8 @@ class EncodeOptions:
             given = [*given, "importance"]
         if self.effort:
             given = [*given, "effort"]
+        if not self.exact:
+            given = [*given, "exact=False"]
         if given:
             raise ValueError(
                 f"lossless=True keeps every pixel: {' and '.join(given)} would change nothing, "

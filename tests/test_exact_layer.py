@@ -172,12 +172,12 @@ def test_a_region_with_blocks_of_both_kinds_is_a_crop(mixed):
     assert np.array_equal(part, picture[:64, 130:])
 
 
-def test_exact_blocks_have_level_0(mixed):
-    """The importance map shows no codes there, and some elsewhere."""
+def test_tiles_that_are_all_exact_have_no_codes(mixed):
+    """The importance map shows none there, and some elsewhere."""
     _, data = mixed
     level = pillow_cwic.importance_map(data)
-    assert not level[:4, 8:].any()  # the tile that is all exact
-    assert level[:4, 4:8].any()  # the tile without exact blocks
+    assert not level[:4, 8:].any()
+    assert level[:4, 4:8].any()
 
 
 # --- the lossless picture and the tile, in bytes -------------------------------------------------

@@ -55,29 +55,18 @@ class MapCoder:
         self.out = weights.layer("maps.out", [CEILING] * width, nodes, LOGIT)
 
     def walk(
-        self,
-        coder: LogitCoder,
-        shape: tuple[int, int],
-        quality_index: int,
-        level: Levels | None,
-        exact: Mask | None = None,
+        self, coder: LogitCoder, shape: tuple[int, int], quality_index: int, level: Levels | None
     ) -> Levels:
-        """Code the levels [h,w] (given: written, None: read) -> the levels [h,w].
-
-        exact [h,w]: positions of level 0, which is known without a bit.
-        """
+        """Code the levels [h,w] (given: written, None: read) -> the levels [h,w]."""
         coded = np.zeros(shape, np.uint8)
-        open_positions = np.ones(shape, np.bool_) if exact is None else ~exact
         first = coded[::8, ::8]
-        new = open_positions[::8, ::8]
-        row = self.coarsest[quality_index]
-        logits = np.broadcast_to(row, (int(new.sum()), len(row)))
-        first[new] = self._tree(coder, logits, None if level is None else level[::8, ::8][new])
+        logits = np.broadcast_to(self.coarsest[quality_index], (first.size, self.coarsest.shape[1]))
+        given = None if level is None else level[::8, ::8].reshape(-1)
+        first[...] = self._tree(coder, logits, given).reshape(first.shape)
         for number, spacing in enumerate(SPACINGS):
             grid = coded[::spacing, ::spacing]
             given = None if level is None else level[::spacing, ::spacing]
-            for half, (seen, stage_positions) in enumerate(halves(grid.shape)):
-                new = stage_positions & open_positions[::spacing, ::spacing]
+            for half, (seen, new) in enumerate(halves(grid.shape)):
                 if new.any():
                     stage = (quality_index, 2 * number + half)
                     logits = self._logits(grid, seen, new, stage)

@@ -21,7 +21,6 @@ from .range_coder import BitCoder, RangeReader, RangeWriter
 Codes = NDArray[np.int16]
 Levels = NDArray[np.uint8]
 Remainders = NDArray[np.int8]
-Mask = NDArray[np.bool_]
 
 
 class TileCoder:
@@ -51,16 +50,14 @@ class TileCoder:
         level: Levels,
         quality_index: int,
         remainders: Remainders | None = None,
-        exact: Mask | None = None,
     ) -> bytes:
         """codes [h,w,n], level [h,w] -> the tile's stream.
 
         With remainders [h,w,n], what rounding left, codes may be exchanged for cheaper neighbours
-        (`chosen_codes`). exact [h,w]: positions of level 0, which the reader knows.
+        (`chosen_codes`).
         """
         writer = RangeWriter()
-        coder = LogitCoder(writer, self.probability)
-        self.map.walk(coder, level.shape, quality_index, level, exact)
+        self.map.walk(LogitCoder(writer, self.probability), level.shape, quality_index, level)
         if remainders is None:
             self.codes.walk(writer, level, quality_index, codes)
         else:
@@ -74,23 +71,18 @@ class TileCoder:
         return self.codes.chosen(codes, level, remainders, quality_index)
 
     def decode(
-        self, stream: bytes, shape: tuple[int, int], quality_index: int, exact: Mask | None = None
+        self, stream: bytes, shape: tuple[int, int], quality_index: int
     ) -> tuple[Codes, Levels]:
-        """A tile's stream -> codes [h,w,n], level [h,w]; FormatError where no encoder wrote it.
-
-        exact: as `encode` had it.
-        """
+        """A tile's stream -> codes [h,w,n], level [h,w]; FormatError where no encoder wrote it."""
         reader = RangeReader(stream)
-        codes, level = self.walk(reader, shape, quality_index, exact=exact)
+        codes, level = self.walk(reader, shape, quality_index)
         reader.finish()
         return codes, level
 
-    def decode_level(
-        self, stream: bytes, shape: tuple[int, int], quality_index: int, exact: Mask | None = None
-    ) -> Levels:
+    def decode_level(self, stream: bytes, shape: tuple[int, int], quality_index: int) -> Levels:
         """Only the importance levels of a tile's stream, [h,w]: they come first."""
         coder = LogitCoder(RangeReader(stream), self.probability)
-        return self.map.walk(coder, shape, quality_index, None, exact)
+        return self.map.walk(coder, shape, quality_index, None)
 
     def walk(
         self,
@@ -99,10 +91,8 @@ class TileCoder:
         quality_index: int,
         codes: Codes | None = None,
         level: Levels | None = None,
-        *,
-        exact: Mask | None = None,
     ) -> tuple[Codes, Levels]:
         """Visit every bit of a tile of shape [h,w] in coding order; as `decode` returns."""
         coder = LogitCoder(bit_coder, self.probability)
-        level = self.map.walk(coder, shape, quality_index, level, exact)
+        level = self.map.walk(coder, shape, quality_index, level)
         return self.codes.walk(bit_coder, level, quality_index, codes), level

@@ -28,12 +28,17 @@ class ExactTile(NamedTuple):
 
     exact: Mask  # [h,w]
     picture: LosslessPicture | None  # None where no position is exact
-    stream: bytes  # empty where all positions are exact
+    stream: bytes  # may be empty where all positions are exact
 
     @property
     def all_exact(self) -> bool:
-        """Whether nothing is left for the networks."""
+        """Whether nothing is left for the networks to show."""
         return bool(self.exact.all())
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether there are levels and codes: only a tile that is all exact may have none."""
+        return bool(self.stream) or not self.all_exact
 
 
 def pack_tile(tile: ExactTile) -> bytes:
@@ -79,8 +84,6 @@ def unpack_tile(payload: bytes, shape: tuple[int, int]) -> ExactTile:
         raise FormatError(f"exact blocks: lossless format {number}, this reader knows {known}")
     picture = LosslessPicture(number, payload[map_end:picture_end])
     if map_bytes == _ALL_EXACT:
-        if stream:
-            raise FormatError(f"exact blocks: all, but {len(stream)} bytes of codes are there")
         return ExactTile(np.ones(shape, np.bool_), picture, stream)
     return ExactTile(_unpacked_map(payload[_START.size : map_end], shape), picture, stream)
 

@@ -65,6 +65,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--effort", type=int, metavar="N", help="passes of a search, 0 (default) to 100; 10 is good"
     )
     parser.add_argument(
+        "--no-exact",
+        dest="exact",
+        action="store_false",
+        default=None,
+        help="no exact blocks for text and graphics",
+    )
+    parser.add_argument(
         "--exact-alpha", action="store_true", default=None, help="keep colours where alpha is 0"
     )
     parser.add_argument("--model", help="name, id or weights file")

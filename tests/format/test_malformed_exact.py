@@ -52,7 +52,6 @@ MALFORMED = {
     "filling": (tile(packed=SOME + b"x")[:27].ljust(28, b"\x01"), "that fill a word are not 0"),
     "map_without_format": (tile(0, picture=b""), "none announced, but a map"),
     "picture_without_format": (tile(0, packed=b""), "none announced, but a map or a picture"),
-    "codes_behind_all": (tile(packed=b""), "all, but 4 bytes of codes are there"),
     "map_not_deflated": (tile(packed=b"no zlib!"), "the map is damaged"),
     "map_cut": (tile(packed=SOME[:-1]), "has not the 2 bytes of 5 x 3 blocks"),
     "map_checksum": (tile(packed=SOME[:-1] + b"\x00"), "the map is damaged"),

@@ -23,10 +23,10 @@ def the_projects(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     layer = ExactLayer(parsed)
     for index, box in enumerate(tiles(*header.size, header.tile_size)):
         tile = layer.tile(index, box)
-        if tile.all_exact:
+        if not tile.has_codes:
             continue
         shape = (box.height, box.width)
-        found = loaded.entropy.decode(tile.stream, shape, header.quality_index, tile.exact)
+        found = loaded.entropy.decode(tile.stream, shape, header.quality_index)
         codes[box.slices], level[box.slices] = map(np.asarray, found)
     return level, codes
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from pillow_cwic.analysis import Analysis, Coded
 from pillow_cwic.encoding import encode
-from pillow_cwic.exact_layer import exact_tile
+from pillow_cwic.exact_layer import tile_picture
 from pillow_cwic.format import container
+from pillow_cwic.format.exact_tile import ExactTile, pack_tile
 from pillow_cwic.format.grid import tiles
 from pillow_cwic.model import Model
 from pillow_cwic.options import EncodeOptions, check_picture
@@ -57,16 +58,15 @@ def partly_exact(pixels: np.ndarray, model: Model, chance: float) -> bytes:
     exact = np.random.default_rng(3).random(coded.level.shape) < chance
     exact[boxes[1].slices] = False
     exact[boxes[2].slices] = True
-    coded.level[exact] = 0
-    coded = coded._replace(codes=coded.codes * kept(coded, model), remainders=None)
+    coded = coded._replace(remainders=None)
     header = container.Header(*picture.size, picture.bands, False, 5, model.id, 64)
     payloads = []
     for box in boxes:
         mask = exact[box.slices]
         stream = b""
         if not mask.all():
-            stream = model.entropy.encode(*coded.tile(box), exact=mask)
-        payloads.append(exact_tile(picture, box, mask, stream))
+            stream = model.entropy.encode(*coded.tile(box))
+        payloads.append(pack_tile(ExactTile(mask, tile_picture(picture, box, mask), stream)))
     return container.write(replace(header, has_exact_blocks=True), payloads)
 
 

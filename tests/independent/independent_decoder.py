@@ -102,11 +102,10 @@ class File:
                 blocks = exact_blocks(payload, self.level[place].shape)
                 self.exact[place] = blocks.exact
                 self.pictures.append((GRID * top, GRID * left, blocks.picture))
-            if blocks.exact.all():
+            if blocks.exact.all() and not blocks.stream:
                 continue
-            tile = Tile(
-                model, self.header.quality_index, blocks.exact.shape, blocks.stream, blocks.exact
-            )
+            shape = self.level[place].shape
+            tile = Tile(model, self.header.quality_index, shape, blocks.stream)
             self.level[place], self.codes[place] = tile.level, tile.codes
             self.tiles.append(tile)
 

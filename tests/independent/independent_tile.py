@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 from independent_entropy import Integers, Model, RangeDecoder, RangeEncoder, zeros_share
-from numpy.typing import NDArray
 
 Positions = tuple[Integers, Integers]  # rows [m] and columns [m]
 
@@ -109,19 +108,12 @@ class Tile:
     """
 
     def __init__(
-        self,
-        model: Model,
-        quality_index: int,
-        shape: tuple[int, ...],
-        payload: bytes,
-        exact: NDArray[np.bool_] | None = None,
+        self, model: Model, quality_index: int, shape: tuple[int, int], payload: bytes
     ) -> None:
-        """`exact` [h,w]: positions whose level is 0 and has no bits (section 4); default: none."""
         self.model, self.quality_index, self.payload = model, quality_index, payload
         self.levels, self.planes = len(model.config["kept_planes"]), model.config["kept_planes"][-1]
         self.probability = model.tensors["entropy.probability"].tolist()
         self.coder, self.bits = RangeDecoder(payload), list[Bit | Decision]()
-        self.exact = np.zeros(shape, bool) if exact is None else exact
         self.level = np.zeros(shape, np.int64)
         self.codes = np.zeros((*shape, self.planes), np.int64)
         self._read_levels()
@@ -139,7 +131,7 @@ class Tile:
 
     def _read_levels(self) -> None:
         """Section 5, "The importance map": seven stages, coarse to fine."""
-        first = np.nonzero(~self.exact[::8, ::8])
+        first = everywhere(self.level[::8, ::8].shape)
         coarsest = self.model.tensors["entropy.maps.coarsest"][self.quality_index].astype(np.int64)
         self._read_trees(8, first, np.tile(coarsest, (len(first[0]), 1)))
         for stage, spacing in enumerate(STAGE_SPACINGS):
@@ -149,7 +141,7 @@ class Tile:
                 known, now = (i % 2 == 0) & (j % 2 == 0), (i % 2 == 1) & (j % 2 == 1)
             else:
                 known, now = (i + j) % 2 == 0, (i + j) % 2 == 1
-            new = np.nonzero(now & ~self.exact[::spacing, ::spacing])
+            new = np.nonzero(now)
             x = np.stack(
                 [8 * (grid - self.levels // 2) * known, ONE * known, np.full(grid.shape, ONE)], -1
             )
