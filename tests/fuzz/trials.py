@@ -34,7 +34,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "tiny"
 CORPUS = Path(__file__).parent / "corpus"
 """Inputs that were faults once; each is read first, by what its name begins with."""
 
-SECONDS = 20  # of a trial: what is read has a megapixel at most
+SECONDS = 20  # of processor time for a trial: what is read has a quarter of a megapixel at most
 PIXELS = 1 << 18
 
 Kind = tuple[list[bytes], mutations.Mutation, Callable[[bytes, bytes], bool]]
@@ -125,7 +125,7 @@ def _read(kind: Kind, data: bytes, sound: bytes, tally: Tally) -> None:
     except SilentError as error:
         tally.faults.append((f"silent: {error}", data))
     except HangError:
-        tally.faults.append((f"hang: more than {SECONDS} s", data))
+        tally.faults.append((f"hang: more than {SECONDS} s of processor time", data))
     except Exception as error:
         tally.faults.append((f"foreign: {type(error).__name__}: {error}"[:200], data))
     else:
@@ -138,13 +138,13 @@ def _limited_time() -> Iterator[None]:
     def expire(*_: object) -> None:
         raise HangError
 
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.alarm(SECONDS)
+    before = signal.signal(signal.SIGPROF, expire)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def read_damaged(data: bytes, sound: bytes) -> bool:
