@@ -76,6 +76,18 @@ class ExactLayer:
                     exact[inside.within(area).slices] = tile.exact[inside.within(box).slices]
         return exact
 
+    def share(self) -> float:
+        """The share of exact blocks in the picture, 0 to 1; lost tiles have none."""
+        blocks = covering(Box(0, 0, *self.header.size))
+        count = 0
+        if self.header.has_exact_blocks:
+            for index, box in self._tiles_in(blocks):
+                tile = self._read(index, box)
+                if tile is not None:
+                    inside = box.intersection(blocks)
+                    count += int(tile.exact[inside.within(box).slices].sum())
+        return count / (blocks.width * blocks.height)
+
     def paste(self, region: Box, out: Pixels) -> None:
         """Put the exact blocks' pixels into `out` [H,W,bands], which shows `region`, in pixels."""
         if self.header.has_exact_blocks:

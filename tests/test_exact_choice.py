@@ -14,6 +14,7 @@ from pillow_cwic.exact_choice import looks_like_graphics
 from pillow_cwic.exact_layer import ExactLayer
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import code_grid
+from pillow_cwic.tools.cli import main
 
 
 def exact_blocks(data: bytes) -> np.ndarray:
@@ -78,6 +79,15 @@ def test_a_page_of_text_is_lossless(page):
     data = pillow_cwic.encode(page[:, :160])
     assert pillow_cwic.read_header(data).lossless
     assert np.array_equal(pillow_cwic.decode(data), page[:, :160])
+
+
+def test_info_tells_the_share(data, tmp_path, capsys):
+    """`info` says how many of the blocks are exact."""
+    (tmp_path / "a.cwic").write_bytes(data)
+    assert main(["info", str(tmp_path / "a.cwic")]) == 0
+    share = exact_blocks(data).mean()
+    assert 0.3 < share < 0.7
+    assert f"exact     {share:.0%} of the blocks\n" in capsys.readouterr().out
 
 
 def test_tiles_choose_for_themselves(page):

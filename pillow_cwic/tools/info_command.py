@@ -9,6 +9,8 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from ..exact_layer import ExactLayer
+from ..format import container
 from ..format.container import Metadata, read_header
 from ..metrics import bits_per_pixel
 from ..weights import catalogue, models
@@ -52,10 +54,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _describe(name: str) -> dict[str, Any]:
     """What `info --json` prints for a file."""
-    # The header alone: nothing is decoded.
+    # The header, and where exact blocks lie: nothing is decoded.
     with sources.open_source(name) as file:
         header = read_header(file)
         size_bytes = file.seek(0, os.SEEK_END)
+        exact_share = 0.0
+        if header.has_exact_blocks:
+            file.seek(0)
+            exact_share = ExactLayer(container.read(file)).share()
     entry = catalogue.read_all().by_id(header.model_id)
 
     # The picture, what it cost, what it needs, and what lies where.
@@ -69,6 +75,7 @@ def _describe(name: str) -> dict[str, Any]:
         "quality": models.quality_of_file(header),
         "quality_index": header.quality_index,
         "lossless": header.lossless,
+        "exact_share": round(exact_share, 4),
         "model": {"id": header.model_id, "name": entry.name if entry else None},
         "device": shown_device(),
         "version": header.version,
@@ -104,6 +111,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield "  quality   lossless"
     else:
         yield f"  quality   {_shown_quality(report['quality'])} (index {report['quality_index']})"
+    if report["exact_share"] and not report["lossless"]:
+        yield f"  exact     {report['exact_share']:.0%} of the blocks"
     yield f"  model     {model['name'] or 'not known here'} (id {model['id']})"
     yield f"  runs on   {report['device']}"
     tiles = f"{report['tiles']} tile(s) of {report['tile_size']} pixels"
