@@ -160,6 +160,8 @@ def test_deep_modes_are_refused_with_a_remedy_that_works(mode: str) -> None:
     assert f"found values from {value:g} to {value:g}" in str(caught.value)
     with pytest.raises(OSError, match=f"cannot write mode {mode} as CWIC"):
         pillow_cwic.encode(im)
+    if mode == "I;16N" and im.convert("I").getpixel((0, 0)) != value:
+        pytest.skip("this Pillow converts I;16N wrongly, as 11.3 does")
     remedy = re.search(r"im\..*\.convert\('L'\)", str(caught.value))
     assert remedy
     scaled = eval(remedy[0], {"im": im})
