@@ -123,7 +123,7 @@ def test_tiles_and_the_quality_map_are_read_as_the_document_says(tiny, model, ph
     Same levels, codes and pixels, and the same bytes.
     """
     picture = np.asarray(photo.resize((147, 101)))
-    importance = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
+    importance = np.random.default_rng(0).integers(0, 256, (7, 10)).astype(np.uint8)
     options = {"quality": 0.6, "importance": importance, "model": tiny, "device": "cpu"}
     data = encode_in_tiles(picture, **options)
     file = File(data, model)
