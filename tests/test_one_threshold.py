@@ -168,7 +168,7 @@ def test_tiles_regions_salvage_and_the_quality_map(path, document, pixels):
 
     The independent decoder agrees, a region is a crop, a lost tile costs no other.
     """
-    importance = np.random.default_rng(0).integers(0, 256, (9, 7)).astype(np.uint8)
+    importance = np.random.default_rng(0).integers(0, 256, (11, 16)).astype(np.uint8)
     data = encode_in_tiles(pixels, quality=0.6, importance=importance, model=path, device="cpu")
     file, whole = File(data, document), pillow_cwic.decode(data, device="cpu")
     assert len(file.tiles) == 6

@@ -93,7 +93,7 @@ def test_more_passes_are_better(pixels):
 
 
 def test_effort_helps_most_where_the_encoder_is_lost():
-    """A page of small text, which no photograph prepares for.
+    """A page of small text by the networks alone, which no photograph prepares for.
 
     Ten passes gain 3 dB and more at about the same size.
     """
@@ -103,7 +103,9 @@ def test_effort_helps_most_where_the_encoder_is_lost():
             (4, 12 * line), f"The quick brown fox jumps {line}", fill="black"
         )
     page = np.asarray(image)
-    plain, refined = (pillow_cwic.encode(page, quality=0.5, effort=effort) for effort in (0, 10))
+    plain, refined = (
+        pillow_cwic.encode(page, quality=0.5, effort=effort, exact=False) for effort in (0, 10)
+    )
     assert len(refined) < 1.06 * len(plain)
     assert (
         pictures.psnr(page, pillow_cwic.decode(refined))
