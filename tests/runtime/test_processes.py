@@ -52,7 +52,10 @@ def test_workers_of_a_killed_parent_end(tmp_path: Path) -> None:
 
 
 CONVERT = """
+import signal
 import sys
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests by nohup has it ignored
 from pillow_cwic.tools.cli import main
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
