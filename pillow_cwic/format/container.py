@@ -146,13 +146,7 @@ def read_header(data_or_file: DataOrFile) -> Header:
         sections = [first]
         while not walk.complete:
             section = walk.start()
-            if section.type in METADATA_SECTIONS:
-                value = _value(section, walk.payload(section))
-                walk.admit(section)
-                parts.put(section, value)
-            else:
-                walk.admit(section)
-                walk.skip(section)
+            _take(walk, section, parts, read=section.type in METADATA_SECTIONS)
             sections.append(section)
         walk.finish()
     return replace(header, metadata=parts.metadata(), sections=tuple(sections))
@@ -171,13 +165,8 @@ def read_preamble(file: BinaryIO) -> Header:
     walk = Walk(source, header)
     parts = _Parts()
     while (section := walk.start()).type not in ("ALPH", "TILE"):
-        if section.type in METADATA_SECTIONS or section.length <= CHECKED_BYTES:
-            value = _value(section, walk.payload(section))
-            walk.admit(section)
-            parts.put(section, value)
-        else:
-            walk.admit(section)
-            walk.skip(section)
+        read = section.type in METADATA_SECTIONS or section.length <= CHECKED_BYTES
+        _take(walk, section, parts, read=read)
     walk.admit(section)
     return replace(header, metadata=parts.metadata())
 
@@ -208,6 +197,17 @@ class _Parts:
     def metadata(self) -> Metadata:
         """The metadata sections, those not met as None."""
         return Metadata(dpi=self._dpi, **self._blocks)
+
+
+def _take(walk: Walk, section: Section, parts: _Parts, *, read: bool) -> None:
+    """Admit the section that was started: read and checked, or only framed."""
+    if not read:
+        walk.admit(section)
+        walk.skip(section)
+        return
+    value = _value(section, walk.payload(section))
+    walk.admit(section)
+    parts.put(section, value)
 
 
 def _gather(walk: Walk, report: Callable[[FormatError], None]) -> Container:

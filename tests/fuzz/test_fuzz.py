@@ -1,11 +1,10 @@
 """A short run of the fuzzer, and that it notices what it is there for."""
 
 import subprocess
-import sys
 
 import pytest
 from places import ROOT
-from processes import environment
+from processes import python
 
 BROKEN = {
     "silent": """
@@ -26,15 +25,7 @@ container.check_room = header.check_room
 def fuzz(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
     """`python -m tests.fuzz`, in a process where `before` was run."""
     code = f"{before}\nimport runpy\nrunpy.run_module('tests.fuzz', run_name='__main__')"
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return python("-c", code, *arguments, folder=ROOT, seconds=300)
 
 
 def test_a_short_run_finds_nothing():

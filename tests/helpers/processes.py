@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from places import ROOT, TESTS
 
@@ -15,9 +16,22 @@ def environment(**variables: str) -> dict[str, str]:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     """The program as a user runs it."""
-    command = [sys.executable, "-m", "pillow_cwic", *map(str, arguments)]
+    return python("-m", "pillow_cwic", *arguments)
+
+
+def python(
+    *arguments: object, folder: Path | None = None, seconds: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """A Python with these arguments, in a folder; default: the one that the tests are in."""
+    command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        command, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        command,
+        env=environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
     )
 
 

@@ -11,7 +11,7 @@ import pytest
 import threadpoolctl
 import torch
 from closeness import assert_close
-from processes import environment
+from processes import environment, python
 
 import pillow_cwic
 from pillow_cwic.runtime.blas import one_blas_thread
@@ -166,8 +166,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     if not hasattr(os, "fork"):
         pytest.skip("this system has no fork()")
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    done = python("-W", "ignore", "-c", code)
     assert done.returncode == 0, done.stderr
 
 
@@ -186,8 +185,7 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     if not hasattr(os, "fork"):
         pytest.skip("this system has no fork()")
-    command = [sys.executable, "-W", "ignore", "-c", code]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    done = python("-W", "ignore", "-c", code)
     assert done.returncode == 0, done.stderr
 
 
