@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic.exact_layer import ExactLayer, of_pixels
+from pillow_cwic.exact.layer import ExactLayer, of_pixels
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import code_grid
 from pillow_cwic.metrics.pictures import psnr

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .errors import FormatError, UnsupportedError
-from .exact_layer import ExactLayer
+from .exact.layer import ExactLayer
 from .format import container
 from .format.container import Container, Header
 from .format.framing import DataOrFile

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from .analysis import Analysis, Coded
-from .continuation import continue_smoothly
-from .exact_choice import Chosen, ExactChoice
-from .exact_layer import tile_picture
+from .exact.choice import Chosen, ExactChoice
+from .exact.continuation import continue_smoothly
+from .exact.layer import tile_picture
 from .format import container
 from .format.container import Header
 from .format.exact_tile import ExactTile, pack_tile

@@ -27,8 +27,8 @@ from imageio.core.v3_plugin_api import ImageProperties, PluginV3
 from numpy.typing import ArrayLike, NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from .exif import named_tags
 from .format import container
+from .format.exif import named_tags
 from .image_modes import with_lasting
 from .runtime.forks import no_fork
 from .weights import models

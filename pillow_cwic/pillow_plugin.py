@@ -15,8 +15,8 @@ from typing import IO, Any, BinaryIO, cast
 from PIL import Image, ImageFile
 
 from .errors import FormatError
-from .exif import exif_tags
 from .format import container
+from .format.exif import exif_tags
 from .format.metadata import METADATA_NAMES
 from .image_modes import LASTING, lasting_blocks
 from .options import OPTION_NAMES, EncodeOptions

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import pillow_cwic
-from pillow_cwic.continuation import continue_smoothly
+from pillow_cwic.exact.continuation import continue_smoothly
 
 
 @pytest.fixture(scope="module")

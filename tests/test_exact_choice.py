@@ -9,9 +9,9 @@ from coding import encode_in_tiles
 from PIL import Image, ImageDraw
 
 import pillow_cwic
-from pillow_cwic.continuation import continue_smoothly
-from pillow_cwic.exact_choice import looks_like_graphics
-from pillow_cwic.exact_layer import ExactLayer
+from pillow_cwic.exact.choice import looks_like_graphics
+from pillow_cwic.exact.continuation import continue_smoothly
+from pillow_cwic.exact.layer import ExactLayer
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import code_grid
 from pillow_cwic.tools.cli import main

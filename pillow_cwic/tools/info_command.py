@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-from ..exact_layer import ExactLayer
+from ..exact.layer import ExactLayer
 from ..format import container
 from ..format.container import Metadata, read_header
 from ..metrics import bits_per_pixel

@@ -7,7 +7,7 @@ from closeness import assert_close
 from coding import CPU
 from independent_decoder import File
 
-from pillow_cwic.exact_layer import ExactLayer
+from pillow_cwic.exact.layer import ExactLayer
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import code_grid, tiles
 from pillow_cwic.weights import models

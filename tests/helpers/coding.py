@@ -8,7 +8,7 @@ import numpy as np
 
 from pillow_cwic.analysis import Analysis, Coded
 from pillow_cwic.encoding import encode
-from pillow_cwic.exact_layer import tile_picture
+from pillow_cwic.exact.layer import tile_picture
 from pillow_cwic.format import container
 from pillow_cwic.format.exact_tile import ExactTile, pack_tile
 from pillow_cwic.format.grid import tiles

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .analysis import Analysis, Coded
+from ..analysis import Analysis, Coded
+from ..format.exact_tile import ExactTile, Mask, pack_tile
+from ..format.grid import GRID, Box, covering
+from ..format.lossless_picture import LosslessPicture
+from ..format.quality_map import Offsets
+from ..model import Model
+from ..options import Picture
+from ..runtime.blas import one_blas_thread
+from ..synthesis import synthesize
 from .continuation import continue_smoothly
-from .exact_layer import of_pixels, tile_picture
-from .format.exact_tile import ExactTile, Mask, pack_tile
-from .format.grid import GRID, Box, covering
-from .format.lossless_picture import LosslessPicture
-from .format.quality_map import Offsets
-from .model import Model
-from .options import Picture
-from .runtime.blas import one_blas_thread
-from .synthesis import synthesize
+from .layer import of_pixels, tile_picture
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]

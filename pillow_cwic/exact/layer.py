@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import FormatError, UnsupportedError
-from .format.container import Container
-from .format.exact_tile import ExactTile, Mask, unpack_tile
-from .format.grid import GRID, Box, code_grid, covering, tiles_in
-from .format.lossless_picture import LosslessPicture, decode_lossless, encode_lossless
-from .options import Picture
-from .runtime.threads import map_parallel
+from ..errors import FormatError, UnsupportedError
+from ..format.container import Container
+from ..format.exact_tile import ExactTile, Mask, unpack_tile
+from ..format.grid import GRID, Box, code_grid, covering, tiles_in
+from ..format.lossless_picture import LosslessPicture, decode_lossless, encode_lossless
+from ..options import Picture
+from ..runtime.threads import map_parallel
 
 Pixels = NDArray[np.uint8]
 
