@@ -76,7 +76,7 @@ class CudaRecipe:
 class CpuRecipe:
     """What is different on a processor."""
 
-    bfloat16: bool = False  # encoder and decoder under autocast: pays only with AVX512-BF16
+    bfloat16: bool = False  # encoder and decoder under autocast, where the processor has it
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,15 @@ def build_optimizer(
     return torch.optim.AdamW(joint.parameters(), lr=rate, **adamw)
 
 
+def processor_has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 itself; emulated it is fifty times slower.
+
+    False with a PyTorch too old to say (before `torch.cpu.get_capabilities`).
+    """
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(present for name, present in capabilities.items() if "bf16" in name)
+
+
 class Step:
     """The networks under training, their optimizer and moving average, and the step itself."""
 
@@ -77,6 +86,10 @@ class Step:
         if device.type == "cuda" and recipe.cuda.entropy_bfloat16:
             self.joint.entropy_dtype = torch.bfloat16
         self.joint.rate_trains_encoder = recipe.loss.form == "rate-distortion"
+        if device.type == "cuda":
+            self.bfloat16 = recipe.cuda.bfloat16
+        else:
+            self.bfloat16 = recipe.cpu.bfloat16 and processor_has_bfloat16()
         self.forward: nn.Module = self.joint  # or wrapped: several processes
         self.average = copy.deepcopy(self.joint).eval().requires_grad_(False)
 
@@ -156,8 +169,7 @@ class Step:
     def loss(self, x: Tensor, quality: Tensor) -> Terms:
         """x [B,3,H,W], quality [B] -> the loss and its terms."""
         recipe = self.recipe
-        bfloat16 = recipe.cuda.bfloat16 if self.device.type == "cuda" else recipe.cpu.bfloat16
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
             outcome = self.forward(x, quality)
         if recipe.loss.form == "importance":
             return importance_rate(outcome, x, quality, recipe.model, recipe.loss, stage=self.stage)
