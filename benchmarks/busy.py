@@ -1,6 +1,6 @@
 """How much slower coding gets beside another process that keeps one core busy.
 
-    python benchmarks/busy.py PICTURE [--runs 9] [--device cpu]
+    python benchmarks/busy.py PICTURE [--runs 9] [--device cpu] [--model NAME]
 
 Quiet and busy rounds take turns in one run: only their ratios are of interest.
 """
@@ -38,13 +38,15 @@ def main() -> None:
     parser.add_argument("picture")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", help="by name; default: the default model")
     args = parser.parse_args()
 
     pixels = np.array(Image.open(args.picture).convert("RGB"))
-    data = pillow_cwic.encode(pixels, quality=0.5, device=args.device)
+    options = {"quality": 0.5, "device": args.device, "model": args.model}
+    data = pillow_cwic.encode(pixels, **options)
     calls: dict[str, Callable[[], object]] = {
         "decode()": lambda: pillow_cwic.decode(data, device=args.device),
-        "encode()": lambda: pillow_cwic.encode(pixels, quality=0.5, device=args.device),
+        "encode()": lambda: pillow_cwic.encode(pixels, **options),
     }
     print("| call | quiet, s | beside a busy core, s | ratio |\n|---|---|---|---|")
     for name, call in calls.items():

@@ -1,6 +1,6 @@
 """What `effort` buys and what it takes: size, error and seconds of real files.
 
-    python benchmarks/effort.py [PICTURE ...] [--quality-index 20 45] [--effort 0 2 5 10 20 40]
+    python benchmarks/effort.py [PICTURE ...] [--quality-index 20 45] [--effort 0 2] [--model NAME]
 
 Without pictures: a page of small text, drawn here, which no photograph prepares a network for.
 Prints one line per effort, means over the pictures; seconds are of encoding, in a warm process.
@@ -28,10 +28,12 @@ def page() -> np.ndarray:
     return np.asarray(image)
 
 
-def measure(pixels: np.ndarray, quality: float, effort: int) -> tuple[float, float, float, float]:
+def measure(
+    pixels: np.ndarray, quality: float, effort: int, model: str | None
+) -> tuple[float, float, float, float]:
     """One picture uint8 [H,W,3]: bpp, PSNR in dB, SSIM, seconds of encoding."""
     start = time.perf_counter()
-    data = pillow_cwic.encode(pixels, quality=quality, effort=effort)
+    data = pillow_cwic.encode(pixels, quality=quality, effort=effort, model=model)
     seconds = time.perf_counter() - start
     decoded = pillow_cwic.decode(data)
     rate = bits_per_pixel(len(data), pixels.shape[1], pixels.shape[0])
@@ -44,17 +46,18 @@ def main() -> None:
     parser.add_argument("pictures", nargs="*", metavar="PICTURE")
     parser.add_argument("--quality-index", type=int, nargs="+", default=[20, 45])
     parser.add_argument("--effort", type=int, nargs="+", default=[0, 2, 5, 10, 20, 40])
+    parser.add_argument("--model", help="by name; default: the default model")
     args = parser.parse_args()
 
     # The first file of a process loads the model: it is not timed.
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in args.pictures] or [page()]
-    last = pillow_cwic.model_info(None).quality_count - 1
-    pillow_cwic.encode(pictures[0], effort=1)
+    last = pillow_cwic.model_info(args.model).quality_count - 1
+    pillow_cwic.encode(pictures[0], effort=1, model=args.model)
 
     print("| quality index | effort | bpp | PSNR, dB | SSIM | seconds |\n|---|---|---|---|---|---|")
     for index in args.quality_index:
         for effort in args.effort:
-            rows = [measure(pixels, index / last, effort) for pixels in pictures]
+            rows = [measure(pixels, index / last, effort, args.model) for pixels in pictures]
             rate, decibels, similarity, seconds = np.mean(rows, 0)
             print(
                 f"| {index} | {effort} | {rate:.4f} | {decibels:.2f} | {similarity:.4f} "

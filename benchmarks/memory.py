@@ -1,6 +1,7 @@
 """Peak memory of one large picture, each step in a fresh process; or growth over many sizes.
 
-    python benchmarks/memory.py PICTURE [--megapixels 100] [--quality 0.4] [--effort 0]
+    python benchmarks/memory.py PICTURE [--megapixels 100] [--quality .4] [--effort 0]
+        [--model NAME]
     python benchmarks/memory.py PICTURE --sizes 1000
 
 PICTURE is repeated until it is large enough. Prints the seconds, the peak resident memory, and that
@@ -44,7 +45,9 @@ def encode(args: argparse.Namespace, file: Path) -> None:
     """Encode in this process."""
     pixels = repeated_picture(args.picture, args.megapixels)
     start = time.perf_counter()
-    data = pillow_cwic.encode(pixels, quality=args.quality, effort=args.effort, device="cpu")
+    data = pillow_cwic.encode(
+        pixels, quality=args.quality, effort=args.effort, device="cpu", model=args.model
+    )
     file.write_bytes(data)
     seconds = time.perf_counter() - start
     report(f"encode {pixels.shape[1]} x {pixels.shape[0]}", seconds, pixels.nbytes)
@@ -68,7 +71,7 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def many_sizes(picture: str, count: int, quality: float) -> None:
+def many_sizes(picture: str, count: int, quality: float, model: str | None) -> None:
     """Save and open crops of so many sizes in this process."""
     photo = Image.open(picture).convert("RGB")
     random = np.random.default_rng(1)
@@ -78,7 +81,7 @@ def many_sizes(picture: str, count: int, quality: float) -> None:
     print("|---|---|---|")
     for number, (width, height) in enumerate(sizes[:count].tolist(), 1):
         file = BytesIO()
-        photo.resize((width, height)).save(file, "CWIC", quality=quality)
+        photo.resize((width, height)).save(file, "CWIC", quality=quality, model=model)
         Image.open(file).load()
         if number == 25:
             first = resident_bytes()
@@ -94,13 +97,14 @@ def main() -> None:
     parser.add_argument("--megapixels", type=float, default=100)
     parser.add_argument("--quality", type=float, default=0.4)
     parser.add_argument("--effort", type=int, default=0)
+    parser.add_argument("--model", help="by name; default: the default model")
     parser.add_argument("--sizes", type=int, help="save and open so many, in one process")
     parser.add_argument("--part", choices=["encode", "decode", "region"], help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
 
     if args.sizes:
-        many_sizes(args.picture, args.sizes, args.quality)
+        many_sizes(args.picture, args.sizes, args.quality, args.model)
         return
 
     # In a process of its own, which is called with --part.

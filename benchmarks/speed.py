@@ -1,6 +1,7 @@
 """Seconds of each part of encoding and decoding one picture, medians in a warm process.
 
     python benchmarks/speed.py PICTURE [--quality-index 10 30 50] [--runs 15] [--device cpu]
+        [--model NAME]
 
 Prints, per quality: each half's networks, entropy coding, container, the whole encode() and
 decode(), and Pillow's AVIF (4:4:4, speed 6) of about the same size.
@@ -26,12 +27,14 @@ from pillow_cwic.synthesis import synthesize
 from pillow_cwic.weights import models
 
 
-def timed_calls(pixels: np.ndarray, index: int, device: str) -> dict[str, Callable[[], object]]:
+def timed_calls(
+    pixels: np.ndarray, index: int, device: str, name: str | None
+) -> dict[str, Callable[[], object]]:
     """Name of a part -> a call that does it once."""
     # What the parts work on: a file, and its codes.
-    model = models.load(None, resolve_device(device))
+    model = models.load(name, resolve_device(device))
     quality = index / (model.config.quality_count - 1)
-    data = pillow_cwic.encode(pixels, quality=quality, device=device)
+    data = pillow_cwic.encode(pixels, quality=quality, device=device, model=name)
     parsed = container.read(data)
     analysis = Analysis(model, pixels)
     coded = analysis.coded(index)
@@ -43,7 +46,7 @@ def timed_calls(pixels: np.ndarray, index: int, device: str) -> dict[str, Callab
     return {
         "analysis": lambda: Analysis(model, pixels).coded(index),
         "entropy encoding": lambda: encoding._encode_tiles(done, parsed.header, 0),
-        "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device=device),
+        "encode()": lambda: pillow_cwic.encode(pixels, quality=quality, device=device, model=name),
         "AVIF encode": lambda: encode_avif(pixels, avif[0]),
         "synthesis": lambda: synthesize(model, coded.codes, (index, None), analysis.grid, whole),
         "entropy decoding": lambda: decoding._decode_tiles(parsed, model, analysis.grid),
@@ -95,6 +98,7 @@ def main() -> None:
     parser.add_argument("--quality-index", type=int, nargs="+", default=[10, 30, 50])
     parser.add_argument("--runs", type=int, default=15)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", help="by name; default: the default model")
     args = parser.parse_args()
 
     # What the figures hold for.
@@ -104,7 +108,7 @@ def main() -> None:
     print(f"{size}, {where}, medians of {args.runs} runs, seconds\n")
 
     for number, index in enumerate(args.quality_index):
-        seconds = measure(timed_calls(pixels, index, args.device), args.runs)
+        seconds = measure(timed_calls(pixels, index, args.device, args.model), args.runs)
         if number == 0:
             print("| quality index |", " | ".join(seconds), "|")
             print("|---" * (len(seconds) + 1) + "|")

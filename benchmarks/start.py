@@ -1,9 +1,10 @@
 """What a fresh process costs: seconds, peak memory; beside AVIF and, if given, another checkout.
 
-    python benchmarks/start.py PICTURE [--runs 9] [--before CHECKOUT]
+    python benchmarks/start.py PICTURE [--runs 9] [--before CHECKOUT] [--model NAME]
 
 Each case runs in processes of its own that take turns. --before names another checkout of this
-project, whose figures then stand beside: the same interpreter must be able to run it.
+project, whose figures then stand beside: the same interpreter must be able to run it. --model is of
+this checkout alone; the other has its default model's file of the picture.
 """
 
 import argparse
@@ -31,7 +32,7 @@ CASES = {
     "import, open and load x.avif": "import PIL.Image; PIL.Image.open(r'{avif}').load()",
     "import, save x.cwic": (
         "import PIL.Image, pillow_cwic;"
-        "PIL.Image.open(r'{png}').save(r'{folder}/out.cwic', quality=0.5)"
+        "PIL.Image.open(r'{png}').save(r'{folder}/out.cwic', quality=0.5{model})"
     ),
     "pillow-cwic decode x.cwic y.png": (
         "import sys; from pillow_cwic.{cli} import main;"
@@ -79,22 +80,27 @@ def main() -> None:
     parser.add_argument("picture")
     parser.add_argument("--runs", type=int, default=9)
     parser.add_argument("--before", type=Path)
+    parser.add_argument("--model", help="by name; default: the default model")
     args = parser.parse_args()
     sides = {"now": ROOT} | ({"before": args.before.resolve()} if args.before else {})
 
     with TemporaryDirectory() as name:
-        # The same photograph as PNG, AVIF and .cwic; both sides read the same bytes.
+        # The same photograph as PNG, AVIF and .cwic.
         folder = Path(name)
         picture = Image.open(args.picture).convert("RGB")
         files = {kind: folder / f"x.{kind}" for kind in ("png", "cwic", "avif")}
         for kind, path in files.items():
             picture.save(path, **({"quality": 0.5} if kind == "cwic" else {}))
+        cwic = {"before": files.pop("cwic"), "now": folder / "now.cwic"}
+        picture.save(cwic["now"], quality=0.5, model=args.model)
         figures: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for number in range(args.runs + 1):
             for case, code in CASES.items():
                 for side, checkout in sides.items():
                     cli = "tools.cli" if (checkout / "pillow_cwic" / "tools").is_dir() else "cli"
                     names = {"folder": folder, "side": f"{side}{number}", "cli": cli}
+                    names["cwic"] = cwic[side]
+                    names["model"] = f", model={args.model!r}" if side == "now" else ""
                     filled = code.format(**files, **names)
                     result = run(filled, checkout, folder)
                     if number:  # the first round warms the disk
