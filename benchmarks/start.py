@@ -88,10 +88,11 @@ def main() -> None:
         # The same photograph as PNG, AVIF and .cwic.
         folder = Path(name)
         picture = Image.open(args.picture).convert("RGB")
-        files = {kind: folder / f"x.{kind}" for kind in ("png", "cwic", "avif")}
-        for kind, path in files.items():
-            picture.save(path, **({"quality": 0.5} if kind == "cwic" else {}))
-        cwic = {"before": files.pop("cwic"), "now": folder / "now.cwic"}
+        files = {kind: folder / f"x.{kind}" for kind in ("png", "avif")}
+        cwic = {"before": folder / "before.cwic", "now": folder / "now.cwic"}
+        for path in files.values():
+            picture.save(path)
+        picture.save(cwic["before"], quality=0.5)
         picture.save(cwic["now"], quality=0.5, model=args.model)
         figures: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for number in range(args.runs + 1):

@@ -65,7 +65,7 @@ def processor_has_bfloat16() -> bool:
 
     False with a PyTorch too old to say (before `torch.cpu.get_capabilities`).
     """
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(present for name, present in capabilities.items() if "bf16" in name)
 
 
