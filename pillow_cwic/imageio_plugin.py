@@ -30,6 +30,7 @@ from PIL import ExifTags, Image, ImageOps
 from .format import container
 from .format.exif import named_tags
 from .image_modes import with_lasting
+from .runtime.files import write_whole
 from .runtime.forks import no_fork
 from .weights import models
 
@@ -127,7 +128,7 @@ class CwicPlugin(PluginV3):
             )
         picture = _only_picture(ndimage, is_batch)
         data = encode(picture, EncodeOptions.from_keywords(**with_lasting(picture, options)))
-        self._request.get_file().write(data)
+        write_whole(self._request.get_file(), data)
         self._written = True
         return data if self._request._uri_type == URI_BYTES else None
 

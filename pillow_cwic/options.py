@@ -197,18 +197,16 @@ def check_picture(array: ArrayLike) -> Picture:
     return Picture(colour, alpha, bands)
 
 
-def check_metadata(
-    icc_profile: Any, exif: Any, xmp: Any, dpi: Any, comment: bytes | str | None
-) -> Metadata:
+def check_metadata(icc_profile: Any, exif: Any, xmp: Any, dpi: Any, comment: Any) -> Metadata:
     """The metadata as it is stored; a comment given as text is UTF-8."""
-    blocks = {"icc_profile": icc_profile, "exif": exif, "xmp": xmp}
+    if isinstance(comment, str):
+        comment = comment.encode()
+    blocks = {"icc_profile": icc_profile, "exif": exif, "xmp": xmp, "comment": comment}
     for name, value in blocks.items():
         if value is not None and not isinstance(value, (bytes, bytearray, memoryview)):
             raise TypeError(f"{name} is bytes, found {type(value).__name__}")
-    if isinstance(comment, str):
-        comment = comment.encode()
     kept = {name: None if value is None else bytes(value) for name, value in blocks.items()}
-    return Metadata(**kept, dpi=_resolution(dpi), comment=comment)
+    return Metadata(**kept, dpi=_resolution(dpi))
 
 
 def _resolution(dpi: Any) -> tuple[float, float] | None:

@@ -20,7 +20,7 @@ from .format.exif import exif_tags
 from .format.metadata import METADATA_NAMES
 from .image_modes import LASTING, lasting_blocks
 from .options import OPTION_NAMES, EncodeOptions
-from .runtime.files import read_whole
+from .runtime.files import read_whole, write_whole
 from .runtime.forks import ForkedLock, no_fork
 from .runtime.warn import warn_caller
 from .weights import models
@@ -85,8 +85,10 @@ class CwicImageFile(ImageFile.ImageFile):
     def verify(self) -> None:
         """Check the whole file without decoding it; FormatError names the damaged section.
 
-        Closes the file.
+        Closes the file. RuntimeError, as Pillow's plugins have it, once the pixels are there.
         """
+        if not self.tile:
+            raise RuntimeError("verify must be called directly after open")
         try:
             container.read(self._read_file())
         finally:
@@ -164,7 +166,7 @@ def _save(im: Image.Image, fp: IO[bytes], filename: str | bytes) -> None:
             raise ValueError(
                 "append=True: a .cwic file holds one picture, nothing can be appended to it"
             )
-        fp.write(_encode(im))
+        write_whole(fp, _encode(im))
     except Exception as error:
         if emptied:
             _add_to_message(

@@ -1,4 +1,4 @@
-"""Reading whole files, and the one atomic writer.
+"""Reading and writing whole files, and the one atomic writer.
 
 Under its name a file is the old one or the new one, whole, whatever happens. Invariant: everything
 that the package writes for a user, into the cache or into a run goes through here; only storage
@@ -9,7 +9,7 @@ import errno
 import os
 import secrets
 import stat
-from io import BufferedReader, FileIO
+from io import BufferedReader, FileIO, RawIOBase
 from pathlib import Path
 from typing import IO
 
@@ -29,6 +29,21 @@ def read_whole(file: IO[bytes]) -> bytes:
         return bytes(data)
     file.seek(0)
     return file.read()
+
+
+def write_whole(file: IO[bytes], data: bytes) -> None:
+    """Into a file that the caller opened; OSError where it does not take all of it.
+
+    A file without a buffer (a socket, one on a disk that is filling up) may take less than it is
+    given, and says so by a number that is easily overlooked.
+    """
+    while data:
+        count = file.write(data)
+        if not isinstance(file, RawIOBase):  # all others take everything, or raise
+            return
+        if not count:
+            raise BlockingIOError(errno.EAGAIN, f"{len(data)} bytes are left that it does not take")
+        data = data[count:]
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -32,7 +32,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "desktop",
         help="let file managers know .cwic files and show thumbnails",
-        description="For desktops that follow freedesktop.org, such as GNOME, Xfce and MATE.",
+        description="For desktops that follow freedesktop.org, such as GNOME, KDE (Frameworks 6) "
+        "and Xfce.",
     )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for name, func, text in (
