@@ -197,7 +197,7 @@ def test_python_examples_run(block: Block, scene: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", block.text]
     done = subprocess.run(
-        command, cwd=scene, env=environment, capture_output=True, text=True, timeout=60
+        command, cwd=scene, env=environment, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, f"{block}\n{done.stderr}"
 

@@ -47,7 +47,7 @@ def test_workers_of_a_killed_parent_end(tmp_path: Path) -> None:
     assert parent.stdout.readline() == "both are busy\n"
     parent.kill()
     # The pipes end only when the last worker has let go of them.
-    parent.communicate(timeout=30)
+    parent.communicate(timeout=300)
     assert parent.returncode == -signal.SIGKILL
 
 
@@ -73,7 +73,7 @@ def test_convert_ends_as_on_an_interrupt(tmp_path: Path, name: str) -> None:
     while not list(out.glob("*.cwic")):
         assert parent.poll() is None
     parent.send_signal(getattr(signal, name))
-    _, said = parent.communicate(timeout=60)
+    _, said = parent.communicate(timeout=300)
     assert parent.returncode == 1
     assert "interrupted" in said
     written = list(out.glob("*.cwic"))

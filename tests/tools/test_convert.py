@@ -207,7 +207,7 @@ def test_an_interrupt_ends_it_cleanly(pictures: Path, tmp_path: Path) -> None:
     while process.poll() is None and not list(out.glob("*.cwic")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
-    _, shown = process.communicate(timeout=60)
+    _, shown = process.communicate(timeout=300)
     assert (process.returncode, shown) == (1, "pillow-cwic: interrupted\n")
     made = files(out)
     assert 0 < len(made) < 300

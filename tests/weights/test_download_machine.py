@@ -47,7 +47,7 @@ def test_eight_processes_make_one_transfer(server: Server) -> None:
     for process in processes:
         assert process.stdout.readline() == "ready\n", process.stderr.read()
     server.gate.set()
-    answers = [process.communicate(timeout=60) for process in processes]
+    answers = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [0] * 8, answers
     assert {output for output, _ in answers} == {f"{cache.model_path(SHA256)}\n"}
     assert server.ranges() == [None]
@@ -153,7 +153,7 @@ def test_a_file_size_limit_is_like_a_full_disk(server: Server, cache_dir: Path) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 
     with python_fetch(entry_for(server.url(PATH)), preexec_fn=limit) as process:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
     assert f"WeightsError: no room in {cache_dir} (File too large): free some space there" in errors
     assert names(cache_dir) == set()
@@ -167,12 +167,12 @@ def test_the_progress_bar_is_for_terminals(server: Server, terminal: bool) -> No
     """
     if not terminal:
         with python_fetch(entry_for(server.url(PATH))) as process:
-            assert process.communicate(timeout=60)[1] == ""
+            assert process.communicate(timeout=300)[1] == ""
         return
     master, slave = pty.openpty()
     termios.tcsetwinsize(slave, (24, 80))
     with python_fetch(entry_for(server.url(PATH)), stderr=slave) as process:
-        process.communicate(timeout=60)
+        process.communicate(timeout=300)
         os.close(slave)
         shown = os.read(master, 65536).decode()
     os.close(master)
