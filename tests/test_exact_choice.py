@@ -11,9 +11,11 @@ from PIL import Image, ImageDraw
 import pillow_cwic
 from pillow_cwic.exact.choice import looks_like_graphics
 from pillow_cwic.exact.continuation import continue_smoothly
+from pillow_cwic.exact.estimate import AT_LEAST, coded_cost, exact_bits
 from pillow_cwic.exact.layer import ExactLayer
 from pillow_cwic.format import container
-from pillow_cwic.format.grid import code_grid
+from pillow_cwic.format.grid import Box, code_grid
+from pillow_cwic.format.lossless_picture import encode_lossless
 from pillow_cwic.tools.cli import main
 
 
@@ -50,6 +52,16 @@ def test_text_is_exact_and_a_photograph_is_not(page, data):
     assert np.array_equal(shown[pixels], page[pixels])
     assert len(data) < len(pillow_cwic.encode(page, exact=False))
     assert len(data) < len(pillow_cwic.encode(page, lossless=True))
+
+
+@pytest.mark.parametrize("quality", [0.3, 0.7])
+def test_no_lone_block_of_text_is_lossy(page, quality):
+    """Lossy blocks lie together, at least three wide and high: no letter is half smeared."""
+    lossy = ~exact_blocks(pillow_cwic.encode(page, quality=quality))
+    squares = np.lib.stride_tricks.sliding_window_view(np.pad(lossy, 2, mode="edge"), (3, 3))
+    inside = np.lib.stride_tricks.sliding_window_view(squares.all((2, 3)), (3, 3)).any((2, 3))
+    assert lossy.any()
+    assert np.array_equal(lossy, inside)
 
 
 def test_no_seam_where_text_meets_a_photograph(page, data):
@@ -112,6 +124,40 @@ def test_two_levels_are_tried(page):
     assert looks_like_graphics(dither.repeat(3, 2))
     assert looks_like_graphics(page)
     assert looks_like_graphics(page[:, :1])  # a column has no steps
+
+
+# --- the estimates -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", [slice(0, 160), slice(160, 320)], ids=["text", "photograph"])
+def test_lossless_bits_are_about_those_of_a_lossless_picture(page, part):
+    """Within a factor of two, of text and of a photograph, which lie ten times apart."""
+    pixels = page[:, part]
+    bits = exact_bits(pixels, Box(0, 0, 10, 12)).sum()
+    real = 8 * len(encode_lossless(np.ascontiguousarray(pixels)).data)
+    assert 0.5 < bits / real < 2
+
+
+def test_text_costs_a_model_more_and_a_photograph_less_than_exactly(page):
+    """By a factor of two at least, at a lambda of the middle; flat ground costs the least."""
+    box = Box(0, 0, 20, 12)
+    ratio = exact_bits(page, box) / coded_cost(page, 0.01, box)
+    assert np.median(ratio[:, :8]) < 0.5
+    assert np.median(ratio[:, 11:]) > 2
+    flat = np.full((30, 20, 3), 77, np.uint8)
+    assert (coded_cost(flat, 0.01, Box(0, 0, 2, 2)) == AT_LEAST).all()
+    assert exact_bits(flat, Box(0, 0, 2, 2)).max() < AT_LEAST
+
+
+def test_a_model_costs_more_where_errors_weigh_more(page):
+    """One lambda, or one for each block."""
+    box = Box(0, 0, 20, 12)
+    weights = np.full((12, 20), 0.01, np.float32)
+    weights[:, 10:] = 0.1
+    both = coded_cost(page, weights, box)
+    assert np.allclose(both[:, :10], coded_cost(page, 0.01, box)[:, :10])
+    assert np.allclose(both[:, 10:], coded_cost(page, 0.1, box)[:, 10:])
+    assert (both[:, 12:] > coded_cost(page, 0.01, box)[:, 12:]).all()
 
 
 # --- the continuation ----------------------------------------------------------------------------

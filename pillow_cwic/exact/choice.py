@@ -1,8 +1,9 @@
 """Which blocks are exact: those whose lossless bits are fewer than bits + lambda * distortion.
 
-Estimated per block, then settled per tile by the real sizes of three ways: no exact block, those
-estimated, all. A tile is tried only if it looks like text or graphics, so that photographs pay for
-a look at their pixels. Knows of the model its lambda, its bits and its pictures.
+Estimated per block by the pixels, then settled per tile by real sizes of three ways: no exact
+block, those estimated, all. Where the estimates leave no doubt, no network is asked. A tile is
+tried only if it looks like text or graphics, so that photographs pay for a look at their pixels.
+Knows of the model its lambda, its bits and its pictures.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from ..analysis import Analysis, Coded
@@ -22,9 +24,10 @@ from ..options import Picture
 from ..runtime.blas import one_blas_thread
 from ..synthesis import synthesize
 from .continuation import continue_smoothly
+from .estimate import block_sums, coded_cost, exact_bits
 from .layer import of_pixels, tile_picture
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.float32]
 Pixels = NDArray[np.uint8]
 
 FLAT_SHARE = 0.5
@@ -42,6 +45,21 @@ REACH = 3
 
 FEW_LEVELS = 16
 """A tile with no more levels of green is tried whatever its blocks look like."""
+
+NEIGHBOURS = 0.5
+"""What those around a block say beside what it says itself."""
+
+BROAD = 3
+"""Sides of the squares that lossy parts consist of. Lone blocks cost codes, and smear a letter."""
+
+DOUBT = 2.0
+"""An estimate this many times below another needs no real sizes."""
+
+SMALL = 1000
+"""Bits of a lossless picture that is not worth a run of the networks, whatever would be cheaper."""
+
+CONTINUED = 8.0
+"""Bits of the codes of an exact block beside others: its smooth continuation."""
 
 
 class Chosen(NamedTuple):
@@ -62,34 +80,29 @@ class ExactChoice:
         self._tried = [
             box for box in boxes if looks_like_graphics(picture.colour[box.scale(GRID).slices])
         ]
+        self._exact_bits = {box: exact_bits(self._pixels(box), box) for box in self._tried}
         self._pictures: dict[tuple[Box, bytes], LosslessPicture | None] = {}
 
     def at(self, quality_index: int) -> Chosen:
         """What is exact at a quality index, and the codes beside it."""
-        coded = self._analysis.coded(quality_index)
-        none = np.zeros(coded.level.shape, np.bool_)
-        plain = Chosen(self._analysis, coded, none)
-        if not self._tried:
-            return plain
+        none = np.zeros((self._analysis.grid.height, self._analysis.grid.width), np.bool_)
+        ways = {box: self._ways(box, quality_index) for box in self._tried}
+        likely = none.copy()
+        for box, masks in ways.items():
+            likely[box.slices] = masks[0]
+        chosen = self._without(likely, quality_index)
+        if all(len(masks) == 1 for masks in ways.values()):
+            return chosen
 
-        # None, those estimated, all.
-        estimated = none.copy()
-        for box in self._tried:
-            estimated[box.slices] = self._estimate(plain, box)
-        partly = self._without(estimated, quality_index) if estimated.any() else plain
-
-        # The cheapest of them, tile by tile.
-        exact = none.copy()
-        for box in self._tried:
-            all_exact = np.ones((box.height, box.width), np.bool_)
-            ways = [
-                (self._cost(plain, box), none[box.slices]),
-                (self._cost(partly, box), estimated[box.slices]),
-                (self._picture_bits(box, all_exact), all_exact),
-            ]
-            exact[box.slices] = min(ways, key=lambda way: way[0])[1]
-        if (exact == estimated).all():
-            return partly
+        # Where there is doubt, the cheapest by real sizes.
+        exact = likely.copy()
+        plain = chosen if not likely.any() else self._without(none, quality_index)
+        for box, masks in ways.items():
+            if len(masks) > 1:
+                costs = [self._real_cost(mask, (plain, chosen), box) for mask in masks]
+                exact[box.slices] = masks[int(np.argmin(costs))]
+        if (exact == likely).all():
+            return chosen
         return self._without(exact, quality_index) if exact.any() else plain
 
     def payload(self, chosen: Chosen, box: Box) -> bytes:
@@ -101,10 +114,18 @@ class ExactChoice:
         return pack_tile(ExactTile(exact, self._lossless(box, exact), stream))
 
     def _without(self, exact: Mask, quality_index: int) -> Chosen:
-        """The picture without its exact blocks [h,w]."""
+        """The picture without its exact blocks [h,w]; no network runs where all are."""
+        analysis = self._analysis
+        if not exact.any():
+            return Chosen(analysis, analysis.coded(quality_index), exact)
+        if exact.all():
+            codes = np.zeros((*exact.shape, analysis.model.config.channels), np.int16)
+            return Chosen(
+                analysis, Coded(codes, np.zeros(exact.shape, np.uint8), quality_index), exact
+            )
         colour = self._picture.colour
         pixels = continue_smoothly(colour, of_pixels(exact, colour.shape[:2]))
-        analysis = Analysis(self._analysis.model, pixels, self._analysis.offsets)
+        analysis = Analysis(analysis.model, pixels, analysis.offsets)
         coded = analysis.coded(quality_index)
         for box in self._tried:
             if self._is_idle(exact, box):
@@ -116,31 +137,46 @@ class ExactChoice:
         """Whether no network's pixels are shown in a tile or near it: it needs no codes then."""
         return bool(exact[box.grow(REACH, self._analysis.grid).slices].all())
 
-    def _estimate(self, plain: Chosen, box: Box) -> Mask:
-        """Which blocks of a tile [h,w] promise to cost less if they are exact.
+    def _ways(self, box: Box, quality_index: int) -> list[Mask]:
+        """Which blocks of a tile may be exact [h,w], the likeliest first; one if none is near."""
+        none = np.zeros((box.height, box.width), np.bool_)
+        every = ~none
+        weight = _distortion_weight(
+            self._analysis.model, quality_index, self._analysis.offsets, box
+        )
+        coded = coded_cost(self._pixels(box), weight, box)
+        evidence = _smooth(np.log2((coded + 1) / (self._exact_bits[box] + 1)))
+        estimated = ~_broad(evidence <= 0)
+        if not estimated.any():
+            return [none]
 
-        Sizes of the tile, either way, are shared out by what makes a block cost.
-        """
-        coded_bits = self._stream_bits(plain, box) * _share(_activity(plain.coded.tile(box)))
-        coded_cost = coded_bits + self._distortion(plain, box)
+        # All, if what that adds to the picture is less than the codes.
+        picture = self._picture_bits(box, estimated)
+        likely = estimated
+        if not estimated.all():
+            codes = float(coded[~estimated].sum()) + CONTINUED * float(estimated.sum())
+            if self._exact_bits[box][~estimated].sum() < 2 * codes:
+                whole = self._picture_bits(box, every)
+                if whole - picture < DOUBT * codes:
+                    picture, likely = whole, every
 
-        # Flat blocks are told apart: where a photograph surprises as much, it costs more.
-        pixels = self._picture.colour[box.scale(GRID).slices]
-        flat = flat_blocks(pixels)
-        flat = np.pad(flat, ((0, box.height - flat.shape[0]), (0, box.width - flat.shape[1])))
-        all_bits = self._picture_bits(box, np.ones_like(flat))
-        flat_bits = min(self._picture_bits(box, flat), all_bits)
-        surprise = _surprise(pixels, box)
-        exact_bits = flat_bits * _share(surprise * flat)
-        exact_bits += (all_bits - flat_bits) * _share(surprise * ~flat)
-        estimate: Mask = exact_bits < coded_cost
-        return estimate
+        # None, if what is exact costs as much.
+        instead = float((coded[likely] - CONTINUED).sum())
+        if picture <= SMALL:
+            return [likely if picture < instead else none]
+        return [likely] if picture * DOUBT < instead else [likely, none]
 
-    def _cost(self, chosen: Chosen, box: Box) -> float:
-        """Bits and lambda * distortion of a tile, in bits."""
-        picture_bits = self._picture_bits(box, chosen.exact[box.slices])
+    def _real_cost(self, exact: Mask, seen: tuple[Chosen, Chosen], box: Box) -> float:
+        """Bits and lambda * distortion of a way for a tile, in bits; seen: none, the likeliest."""
+        if exact.all():
+            return self._picture_bits(box, exact)
+        chosen = seen[int(exact.any())]
         distortion = float(self._distortion(chosen, box).sum())
-        return self._stream_bits(chosen, box) + picture_bits + distortion
+        return self._stream_bits(chosen, box) + self._picture_bits(box, exact) + distortion
+
+    def _pixels(self, box: Box) -> Pixels:
+        """A tile's pixels [H,W,3]."""
+        return self._picture.colour[box.scale(GRID).slices]
 
     def _stream_bits(self, chosen: Chosen, box: Box) -> int:
         with one_blas_thread():
@@ -172,10 +208,9 @@ class ExactChoice:
             exact=chosen.exact[seen.slices],
         )
         error = shown.astype(np.float32) - self._picture.colour[place.slices]
-        squares = _block_sums((error * error).mean(2), box)
+        squares = block_sums((error * error).mean(2), box)
         squares[chosen.exact[box.slices]] = 0
-        weighted: Floats = squares * _distortion_weight(model, *quality, box)
-        return weighted
+        return squares * np.float32(1) * _distortion_weight(model, *quality, box)
 
 
 def _distortion_weight(
@@ -190,32 +225,20 @@ def _distortion_weight(
     return positions
 
 
-def _activity(coded: Coded) -> Floats:
-    """About the bits of each position's codes, [h,w]."""
-    magnitudes = np.abs(coded.codes).astype(np.float32)
-    bits: Floats = np.log2(1 + magnitudes).sum(2, dtype=np.float64)
-    return bits
+def _smooth(evidence: Floats) -> Floats:
+    """Evidence for each block, and part of that for those around it, [h,w]."""
+    bounded = evidence.clip(-3, 3)
+    nine = sliding_window_view(np.pad(bounded, 1, mode="edge"), (3, 3)).sum((2, 3))
+    smooth: Floats = bounded + NEIGHBOURS / 8 * (nine - bounded)
+    return smooth
 
 
-def _surprise(pixels: Pixels, box: Box) -> Floats:
-    """About the bits of each block's pixels, [h,w], where the one to the left predicts."""
-    step = np.abs(np.diff(pixels.astype(np.int16), axis=1, prepend=pixels[:, :1].astype(np.int16)))
-    return _block_sums(np.log2(1 + step.astype(np.float32)).sum(2), box)
-
-
-def _share(weights: Floats) -> Floats:
-    """Weights [h,w], whose sum becomes 1."""
-    total = weights.sum()
-    return weights / total if total else np.full(weights.shape, 1 / weights.size)
-
-
-def _block_sums(values: NDArray[Any], box: Box) -> Floats:
-    """Values [H,W] of a tile's pixels -> sums over the blocks of its positions, [h,w]."""
-    missing = (box.height * GRID - values.shape[0], box.width * GRID - values.shape[1])
-    padded = np.pad(values, ((0, missing[0]), (0, missing[1])))
-    blocks = padded.reshape(box.height, GRID, box.width, GRID)
-    sums: Floats = blocks.sum((1, 3), dtype=np.float64)
-    return sums
+def _broad(blocks: Mask) -> Mask:
+    """What of some blocks [h,w] lies in squares of them, BROAD wide; past the tile they go on."""
+    side = (BROAD, BROAD)
+    padded = np.pad(blocks, BROAD - 1, mode="edge")
+    squares = sliding_window_view(padded, side).all((2, 3))  # by their upper left corners
+    return np.asarray(sliding_window_view(squares, side).any((2, 3)))
 
 
 def looks_like_graphics(pixels: Pixels) -> bool:
@@ -223,13 +246,13 @@ def looks_like_graphics(pixels: Pixels) -> bool:
     levels = np.bincount(pixels[:, :, 1].reshape(-1), minlength=256)
     if np.count_nonzero(levels) <= FEW_LEVELS:
         return True
-    sharp = _block_sums(_steps(pixels) >= SHARP_STEP, _positions(pixels)) >= SHARP_PIXELS
+    sharp = block_sums(_steps(pixels) >= SHARP_STEP, _positions(pixels)) >= SHARP_PIXELS
     return bool((flat_blocks(pixels) & sharp).mean() >= GRAPHICS_SHARE)
 
 
 def flat_blocks(pixels: Pixels) -> Mask:
     """Which blocks are mostly of pixels that equal the next, uint8 [H,W,3] -> [h,w]."""
-    flat: Mask = _block_sums(_steps(pixels) == 0, _positions(pixels)) >= FLAT_SHARE * GRID * GRID
+    flat: Mask = block_sums(_steps(pixels) == 0, _positions(pixels)) >= FLAT_SHARE * GRID * GRID
     return flat
 
 
