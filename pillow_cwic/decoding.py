@@ -233,8 +233,8 @@ def _check_work(header: Header, box: Box, halo: int) -> None:
         if pixels > most:
             raise UnsupportedError(
                 f"{box.width} x {box.height} pixels, {pixels} {what}, are more than twice "
-                f"PIL.Image.MAX_IMAGE_PIXELS ({limit}): "
-                "raise that limit if you trust the file, or decode a smaller region"
+                f"PIL.Image.MAX_IMAGE_PIXELS ({limit:g}): raise that limit, on the command line by "
+                "--max-pixels, if you trust the file, or decode a smaller region"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from typing import Any
 
 from PIL import ImageColor
@@ -22,6 +23,7 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", _OneLineEach)
         super().__init__(*args, **kwargs)
+        self._negative_number_matcher = re.compile(r"-\.?\d")  # -5,1000 is no option either
 
     def parse_known_args(  # type: ignore[override]
         self, args: Any = None, namespace: Any = None
@@ -207,14 +209,15 @@ def chosen_format(to: str | None, name: str) -> tuple[str, str]:
     ValueError where there is none, where they contradict each other, or for .cwic.
     """
     suffix = name[name.rfind(".") :] if "." in name.rpartition("/")[2] else ""
+    subject = f"{name}: " if name else ""  # a folder, or standard output, says nothing
     if to is None and not suffix:
-        raise ValueError(f"{name}: --to says which format, for instance --to png")
+        raise ValueError(f"{subject}--to says which format, for instance --to png")
     chosen = "." + to.lower().removeprefix(".") if to is not None else suffix
     format_name = format_of(chosen)
     if format_name == CWIC:
-        raise ValueError(f"{name}: decoding makes other formats than .cwic, such as .png")
+        raise ValueError(f"{subject}decoding makes other formats than .cwic, such as .png")
     if suffix and to is not None and _format_or_none(suffix) not in (None, format_name):
-        raise ValueError(f"{name}: the extension says {_format_or_none(suffix)}, --to {to}")
+        raise ValueError(f"{subject}the extension says {_format_or_none(suffix)}, --to {to}")
     return format_name, chosen
 
 

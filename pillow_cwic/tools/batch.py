@@ -52,13 +52,15 @@ def run_batch(
         outcome.report()
         ready += [task] if outcome.problem is None else []
     failures += len(tasks) - len(ready)
+    done = 0
 
     # One after the other; what fails is told, and the others are made.
     with pixel_limit(args.max_pixels):
         for task in ready:
             outcome = attempt(task.source.name, partial(work, task), task.target)
             outcome.report()
-            failures += outcome.problem is not None
+            done += outcome.problem is None
+    failures += len(ready) - done
     if len(names) + len(tasks) > 2 and not args.quiet:
-        say(f"{out}: {len(found) + len(missing) - failures} done, {failures} failed")
+        say(f"{out}: {done} done, {failures} failed")
     return 1 if failures else 0

@@ -28,7 +28,7 @@ from .metadata import upright
 from .pictures import Reading, load_picture
 from .recode import CWIC, on_colour, saved, write_png
 from .rivals import Rival
-from .sources import check_target, open_source, write_target
+from .sources import check_target, file_name, open_source, write_target
 from .terminal import attempt, bar, report_beside, say
 
 OURS = "pillow-cwic"
@@ -87,7 +87,7 @@ class Report:
         """Compare the pictures of these files, and say how many failed; options: the encoder's."""
         # What is wrong with the folder is known before the work.
         others = rivals.available()
-        titles = distinct_names([Path(name).stem for name in names])
+        titles = distinct_names([Path(file_name(name)).stem for name in names])
         outputs = [self._path(PAGE_NAME)]
         for title in titles:
             outputs += [self._path(file) for file in files_of(title, others)]
@@ -104,7 +104,7 @@ class Report:
                 def compare(name: str = name, title: str = title) -> None:
                     original, profile = rgb_picture(name, reading)
                     one = compare_picture(title, original, others, progress, options)
-                    self._write(one, Path(name).name, profile)
+                    self._write(one, file_name(name), profile)
                     comparisons.append(one)
 
                 outcome = attempt(name, compare)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.machine import available_cores
 from ..weights import models
-from . import arguments
+from . import arguments, sources
 from .recode import CWIC, format_of
 from .terminal import bar, report_beside, say
 
@@ -79,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
                 f"{name}: worker processes have a memory of their own: name a folder, or a storage "
                 "that all of them reach"
             )
+    if Place.of(args.out).is_local:
+        sources.check_folder(Path(Place.of(args.out).path).resolve(), args.out, True)
 
     # What can't be converted is said at once, the model fetched once and not in every worker.
     plan = convert.plan(args.paths, args.out, work)

@@ -76,7 +76,8 @@ def run(args: argparse.Namespace) -> int:
         file = recode.write_picture(picture, blocks, format_name, options, args.background)
         sources.write_target(task.target, file)
         if not args.quiet:
-            figures = f"{picture.width} x {picture.height} pixels, {len(file):,} bytes"
+            width, height = recode.size_of(file, format_name) or picture.size  # it may be turned
+            figures = f"{width} x {height} pixels, {len(file):,} bytes"
             if not header.lossless:  # which needs no device
                 figures += f", on {arguments.shown_device(args.device)}"
             say(f"{sources.output_name(task.target)}: {figures}")

@@ -12,7 +12,7 @@ from . import rivals
 from .compare import OURS, Comparison, compare_picture, rgb_picture, sheet
 from .pictures import PLAIN, Reading
 from .recode import write_png
-from .sources import check_target, write_target
+from .sources import check_target, file_name, write_target
 from .terminal import bar, name_in_errors, say, show
 
 SHIPPED = package_data() / "astronaut.webp"
@@ -33,7 +33,7 @@ def run(
     name = name or str(on_disk(SHIPPED))
     with name_in_errors(name):
         original, profile = rgb_picture(name, reading)
-    stem = Path(name).stem
+    stem = Path(file_name(name)).stem
     others = rivals.available(RIVALS)
     files = [str(Path(out, f"{stem}-{quality:.1f}.cwic")) for quality in QUALITIES]
     target = str(Path(out, f"{stem}-comparison.png"))
@@ -47,11 +47,11 @@ def run(
             rows.append(compare_picture(stem, original, others, progress, {"quality": quality}))
             write_target(file, rows[-1].trials[0].data)
     names = [OURS, *(rival.title for rival in others)]
-    show(table(rows, names, f"{Path(name).name}, {original.width} x {original.height} pixels"))
+    show(table(rows, names, f"{file_name(name)}, {original.width} x {original.height} pixels"))
 
     # The side-by-side at a low rate, but not one where JPEG falls apart.
     complete = next((row for row in rows[1:] if not row.missing), rows[-1])
-    write_png(Path(target), sheet(original, complete.trials, Path(name).name), profile)
+    write_png(Path(target), sheet(original, complete.trials, file_name(name)), profile)
     if not quiet:
         say(f"Wrote {len(rows)} .cwic files and {target}")
 

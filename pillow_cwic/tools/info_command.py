@@ -106,7 +106,8 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     model = report["model"]
     yield report["file"]
     yield f"  picture   {report['width']} x {report['height']} pixels, {report['mode']}"
-    yield f"  size      {_count(report['bytes'])}, {report['bpp']:.3f} bpp"
+    rate = bits_per_pixel(report["bytes"], report["width"], report["height"])  # not rounded twice
+    yield f"  size      {_count(report['bytes'])}, {rate:.3f} bpp"
     if report["lossless"]:
         yield "  quality   lossless"
     else:

@@ -71,8 +71,10 @@ def format_of(suffix: str) -> str:
 def check_save_options(format_name: str, names: Iterable[str]) -> None:
     """ValueError for an option that the format's plugin never asks for: Pillow ignores it silently.
 
-    Where the plugin's source is not at hand, every name passes.
+    Where the plugin's source is not at hand, every name passes. Metadata is what the file holds.
     """
+    for name in {*names} & {*METADATA_NAMES, "pnginfo", "tiffinfo"}:
+        raise ValueError(f"--option {name}: metadata goes along by itself; --strip leaves it out")
     try:
         source = inspect.getsource(sys.modules[Image.SAVE[format_name].__module__])
     except (OSError, TypeError, KeyError):
@@ -145,9 +147,12 @@ def write_picture(
     # Nothing but what was tried: a picture's own `info` is left out.
     picture = picture.copy() if picture.info else picture
     picture.info = {}
-    if format_name in QUALITY_FORMATS:
-        options = {"quality": BEST_KNOWN_QUALITY, **options}
-    data = saved(picture, format_name, **options, **save_options(format_name, kept))
+    best = {"quality": BEST_KNOWN_QUALITY} if format_name in QUALITY_FORMATS else {}
+    try:
+        data = saved(picture, format_name, **best | options, **save_options(format_name, kept))
+    except Exception as error:  # each of Pillow's plugins has its own way to refuse
+        asked = "".join(f", {name}={value!r}" for name, value in options.items())
+        raise OSError(f"Pillow does not save it as {format_name}{asked}: {error}") from error
     _check_size(data, picture.size, format_name)
     return data
 
@@ -243,16 +248,21 @@ def _is_kept(name: str, blocks: Blocks, format_name: str, mode: str) -> bool:
 
 def _check_size(data: bytes, size: tuple[int, int], format_name: str) -> None:
     """OSError where the format made the picture smaller, as icons are."""
-    try:
-        with Image.open(BytesIO(data), formats=[format_name]) as image:
-            found = image.size
-    except (OSError, KeyError):
-        return
+    found = size_of(data, format_name) or size
     if sorted(found) != sorted(size):
         raise OSError(
             f"{format_name} holds {found[0]} x {found[1]} pixels of {size[0]} x {size[1]}: choose "
             "another format"
         )
+
+
+def size_of(data: bytes, format_name: str) -> tuple[int, int] | None:
+    """Width and height of a picture in a file; None where Pillow writes but does not read it."""
+    try:
+        with Image.open(BytesIO(data), formats=[format_name]) as image:
+            return image.size
+    except (OSError, KeyError):
+        return None
 
 
 def write_png(path: Path, picture: Image.Image, icc_profile: bytes | None) -> None:

@@ -15,7 +15,9 @@ from io import BytesIO
 from pathlib import Path, PurePath
 from typing import BinaryIO, NamedTuple
 
-from ..runtime.files import write_atomically
+from PIL import Image
+
+from ..runtime.files import write_atomically, write_whole
 from .terminal import stdout_errors
 
 STREAM = "-"
@@ -51,13 +53,13 @@ def expand(
     problems: list[tuple[str, str]] = []
     for name in names:
         if name == STREAM:
-            sources.append(Source(name, PurePath("stdin")))
+            sources.append(_single(name))
         elif os.path.lexists(name):
             found = _below(name, extensions) if Path(name).is_dir() else [_single(name)]
             sources += found
             if not found:
                 problems.append((name, "the folder has no file for this command"))
-        elif matches := [Source(m, PurePath(Path(m).name)) for m in _matches(name)]:
+        elif matches := [_single(match) for match in _matches(name)]:
             sources += matches
         else:
             problems.append((name, "there is no such file or folder"))
@@ -65,7 +67,12 @@ def expand(
 
 
 def _single(name: str) -> Source:
-    return Source(name, PurePath(Path(name).name))
+    return Source(name, PurePath(file_name(name)))
+
+
+def file_name(source: str) -> str:
+    """What outputs are named after: the name without its folder; a stream has none of its own."""
+    return "stdin" if source == STREAM else Path(source).name
 
 
 def _matches(pattern: str) -> list[str]:
@@ -126,7 +133,7 @@ def read_source(name: str) -> bytes:
 def is_folder(out: str, names: Sequence[str]) -> bool:
     """Whether results go into the folder `out`, each under its source's name.
 
-    ValueError where they would all go to standard output.
+    ValueError where they would all go to standard output, or to the name of one picture.
     """
     several = len(names) > 1 or any(Path(name).is_dir() for name in names)
     several = several or any(not os.path.lexists(name) and glob.has_magic(name) for name in names)
@@ -134,7 +141,12 @@ def is_folder(out: str, names: Sequence[str]) -> bool:
         if several:
             raise ValueError("standard output takes one picture: name a folder for several")
         return False
-    return several or Path(out).is_dir() or out.endswith(("/", os.sep))
+    named = Path(out).is_dir() or out.endswith(("/", os.sep))
+    if several and not named and Path(out).suffix.lower() in Image.registered_extensions():
+        raise ValueError(
+            f"{out} names one picture: name a folder for several, {out}/ if it shall be called so"
+        )
+    return several or named
 
 
 def tasks_into(
@@ -172,7 +184,7 @@ def check_target(target: str, sources: Iterable[str], *, force: bool, makes_fold
             return  # a pipe, a device: written to as it is
         if not force:
             raise OSError(f"{target} is there already: --force replaces it")
-    _check_folder(Path(os.path.realpath(target)).parent, target, makes_folder)
+    check_folder(Path(os.path.realpath(target)).parent, target, makes_folder)
 
 
 def _is_same(target: str, source: str) -> bool:
@@ -180,7 +192,8 @@ def _is_same(target: str, source: str) -> bool:
     return source != STREAM and Path(source).exists() and Path(target).samefile(source)
 
 
-def _check_folder(folder: Path, target: str, makes_folder: bool) -> None:
+def check_folder(folder: Path, target: str, makes_folder: bool) -> None:
+    """OSError, named by the target, where nothing can be written into a folder."""
     while makes_folder and not os.path.lexists(folder):
         folder = folder.parent
     if not folder.exists():
@@ -200,7 +213,7 @@ def write_target(target: str, data: bytes) -> None:
     """Write an output, whole or not at all, and the folder it lies in."""
     if target == STREAM:
         with stdout_errors():
-            sys.stdout.buffer.write(data)
+            write_whole(sys.stdout.buffer, data)
             sys.stdout.buffer.flush()
         return
     if not Path(target).exists():

@@ -40,7 +40,8 @@ def say(text: str) -> None:
 
 def complain(text: str) -> None:
     """One line that says what went wrong."""
-    say(f"{PROGRAM}: {'; '.join(text.splitlines())}")
+    line = "; ".join(line.strip() for line in text.splitlines())
+    say(f"{PROGRAM}: {line.replace(':; ', ': ')}")
 
 
 def show(text: str) -> None:

@@ -81,6 +81,54 @@ def test_programs_open_files_without_an_import_of_ours(run: Run, cwic_file: Path
     assert "was not enabled" in command(run, "disable").stderr
 
 
+SUITE = """
+from PIL import Image
+
+def test_open():
+    with Image.open("photo.cwic") as image:
+        assert image.size == (88, 72)
+
+def test_save(tmp_path):
+    Image.new("L", (9, 9)).save(tmp_path / "x.cwic")
+"""
+
+
+@pytest.mark.parametrize("mode", ["prepend", "importlib"])
+def test_suites_need_no_import_of_ours(run: Run, cwic_file: Path, mode: str) -> None:
+    """pytest, which watches imports itself, runs tests that open and save .cwic by Pillow alone."""
+    suite = cwic_file.with_name("test_a_users.py")
+    suite.write_text(SUITE)
+    arguments = ["-m", "pytest", "-q", "-W", "error", f"--import-mode={mode}", suite]
+    assert "2 failed" in run(*arguments).stdout
+    assert command(run, "enable").returncode == 0
+    done = run(*arguments)
+    assert "2 passed" in done.stdout, done.stdout
+
+
+NOTEBOOK = """
+import nbclient, nbformat
+cells = ["from PIL import Image; Image.open('photo.cwic')",
+         "import imageio.v3; imageio.v3.imread('photo.cwic', region=(0, 0, 8, 4)).shape"]
+book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+nbclient.NotebookClient(book, timeout=100, kernel_name="python3").execute()
+for cell in book.cells:
+    print([(kind, value[:12]) for kind, value in cell.outputs[0].data.items()])
+"""
+
+
+def test_notebooks_need_no_import_of_ours(run: Run, cwic_file: Path) -> None:
+    """A kernel of the environment opens, shows and reads .cwic by Pillow and imageio alone."""
+    for library in ("nbclient", "ipykernel"):
+        pytest.importorskip(library, reason="needs nbclient and ipykernel")
+    assert cwic_file.name == "photo.cwic"
+    assert run("-c", NOTEBOOK).returncode != 0
+    assert command(run, "enable").returncode == 0
+    done = run("-c", NOTEBOOK)
+    picture, shape = done.stdout.splitlines()
+    assert "('image/png', 'iVBORw0KGgoA')" in picture
+    assert shape == "[('text/plain', '(4, 8, 3)')]"
+
+
 def test_a_python_without_pictures_loads_the_watcher_alone(run: Run, tmp_path: Path) -> None:
     """Start-up costs one module of two small classes, whatever the package has become."""
     names = "import sys; print(sorted(set(sys.modules)))"

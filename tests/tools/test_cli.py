@@ -131,6 +131,19 @@ def test_info_as_text(cwic_file: Path, capsys: pytest.CaptureFixture[str]) -> No
     ]
 
 
+def test_a_rate_is_rounded_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """info says what encode says: 0.21753 is 0.218, though 0.2175 would be 0.217."""
+    flat = Image.new("L", (700, 700))
+    bare = len(pillow_cwic.encode(flat, lossless=True, comment=b"x" * 4))
+    rates = ((extra, 8 * (bare + extra) / 700**2) for extra in range(0, 100_000, 4))
+    extra, rate = next((e, r) for e, r in rates if f"{r:.3f}" != f"{round(r, 4):.3f}")
+    path = tmp_path / "x.cwic"
+    path.write_bytes(pillow_cwic.encode(flat, lossless=True, comment=b"x" * (4 + extra)))
+    assert path.stat().st_size == bare + extra
+    assert main(["info", str(path)]) == 0
+    assert f" {rate:.3f} bpp" in capsys.readouterr().out
+
+
 def test_info_as_json(
     photo: Image.Image, cwic_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

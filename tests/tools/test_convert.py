@@ -365,6 +365,17 @@ def test_results_do_not_vanish_in_the_workers(
     assert "memory://results: worker processes have a memory of their own" in said
 
 
+def test_a_file_is_no_folder_for_results(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Said before the work, by the name that was typed; the file stays."""
+    out = tmp_path / "file"
+    out.write_bytes(b"precious")
+    assert main(["convert", str(pictures), "--out", str(out)]) == 1
+    assert capsys.readouterr().err == f"pillow-cwic: {out}: {out} is no folder\n"
+    assert out.read_bytes() == b"precious"
+
+
 def test_names_are_shown_as_typed(
     pictures: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

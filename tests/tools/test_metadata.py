@@ -266,3 +266,24 @@ def test_quality_and_options_of_the_output(cwic_file: Path, tmp_path: Path) -> N
     assert sizes["default"] == sizes["95"] > sizes["75"]
     with Image.open(tmp_path / "progressive.jpg") as image:
         assert image.info["progressive"]
+
+
+def test_what_pillow_refuses_names_the_option(
+    cwic_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a plugin raises for a value that means nothing is a line, and leaves no file."""
+    out = tmp_path / "x.jpg"
+    assert main(["decode", str(cwic_file), str(out), "--option", "progressive=maybe"]) == 1
+    said = capsys.readouterr().err
+    assert "Pillow does not save it as JPEG, progressive='maybe': " in said
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("name", "size"), [("x.bmp", "72 x 88"), ("x.png", "88 x 72")])
+def test_the_summary_has_the_size_that_is_written(
+    name: str, size: str, photo: Image.Image, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where pixels are turned, because the format has no orientation, so are the figures."""
+    photo.save(tmp_path / "x.cwic", exif=exif(6), lossless=True)
+    assert main(["decode", str(tmp_path / "x.cwic"), str(tmp_path / name)]) == 0
+    assert f"{name}: {size} pixels" in capsys.readouterr().err

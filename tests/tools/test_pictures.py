@@ -133,6 +133,16 @@ def test_scale(mode: str, scale: str, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(picture), expected)
 
 
+@pytest.mark.parametrize("scale", ["-5,300", "-.5,300"])
+def test_a_range_may_begin_below_zero(scale: str, tmp_path: Path) -> None:
+    """It is no option, though it begins with a dash."""
+    source = str(deep_file("F", tmp_path))
+    outs = [tmp_path / "a.cwic", tmp_path / "b.cwic"]
+    assert main(["encode", source, str(outs[0]), "--scale", scale, "-q"]) == 0
+    assert main(["encode", source, str(outs[1]), f"--scale={scale}", "-q"]) == 0
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+
+
 @pytest.mark.parametrize("text", ["", "5", "9,3", "a,b", "0,inf", "nan,1", "1,1"])
 def test_ranges_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Wrong usage, before anything is read."""

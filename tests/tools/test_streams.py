@@ -49,6 +49,15 @@ def test_through_pipes(png: Path) -> None:
         assert np.array_equal(np.asarray(image), pillow_cwic.decode(encoded.stdout))
 
 
+def test_outputs_of_a_stream_have_a_name(png: Path, tmp_path: Path) -> None:
+    """Reports on what comes through a pipe are called stdin, not "-", which shells misread."""
+    out = tmp_path / "out"
+    assert run("compare", "-", "--out", out, "-q", input=png.read_bytes()).returncode == 0
+    names = {path.name for path in out.iterdir()} - {"index.html"}
+    assert "stdin.cwic" in names
+    assert {name[:5] for name in names} == {"stdin"}
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 @pytest.mark.parametrize("verb", ["encode", "decode", "info", "compare"])
 def test_named_pipes(verb: str, png: Path, cwic_bytes: bytes, tmp_path: Path) -> None:

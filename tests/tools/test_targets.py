@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,20 @@ def test_an_extension_of_another_format_is_refused(
     assert "call it x.cwic" in said
 
 
+@pytest.mark.parametrize(
+    ("verb", "out"), [("encode", "x.cwic"), ("encode", "x.jpg"), ("decode", "x.png")]
+)
+def test_several_pictures_are_no_picture(
+    verb: str, out: str, png: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A picture's name for the results of several is refused; one that is a folder's is taken."""
+    said = misused(capsys, verb, png, png, tmp_path / out)
+    assert f"{tmp_path / out} names one picture: name a folder for several" in said
+    assert not (tmp_path / out).exists()
+    assert main(["encode", str(png), str(png), f"{tmp_path / out}/", "-q"]) == 0
+    assert files(tmp_path / out) == ["photo.cwic"]
+
+
 @pytest.mark.parametrize("name", ["x", "x.tmp", "x.cwic.part", "x.CWIC"])
 def test_other_names_are_taken(name: str, png: Path, tmp_path: Path) -> None:
     """Names without an extension, or with one that is no picture's, are the user's business."""
@@ -115,6 +130,9 @@ def test_other_names_are_taken(name: str, png: Path, tmp_path: Path) -> None:
         (["x.jpg", "--background", "soap"], "a colour's name or #rrggbb"),
         (["x.jpg", "--option", "progressive"], "NAME=VALUE"),
         (["x.jpg", "--option", "progresive=true"], "Pillow's JPEG has no such option"),
+        (["x.png", "--option", "pnginfo=1"], "--option pnginfo: metadata goes along by itself"),
+        (["x.webp", "--option", "exif=1"], "--option exif: metadata goes along by itself"),
+        (["folder/"], "error: --to says which format"),
         (["x.png", "--device", "meta"], "use cpu, torch, cuda, cuda:N or auto"),
     ],
 )
@@ -201,6 +219,8 @@ def test_two_sources_of_one_output(
     assert main(["encode", *sources_, str(out), "-q"]) == 1
     left_out = f"{tmp_path}/a.webp: left out, {tmp_path}/a.png becomes {out}/a.cwic already"
     assert capsys.readouterr().err == f"pillow-cwic: {left_out}\n"
+    assert main(["encode", *sources_, str(out), "--force"]) == 1
+    assert capsys.readouterr().err.endswith(f"{out}: 1 done, 1 failed\n")
 
 
 def test_options_between_the_paths(png: Path, tmp_path: Path) -> None:
@@ -233,16 +253,24 @@ def test_a_report_does_not_replace_its_source(
     assert cwic_file.read_bytes() == before
 
 
-@pytest.mark.parametrize(
-    "verb", ["", "encode", "decode", "info", "compare", "convert", "demo", "weights"]
-)
 def test_help_fits_a_screen(
-    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Every command's help has at most 40 lines of 80 columns."""
+    """The help of every command, and of every verb below it, has at most 40 lines of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit):
-        main([*verb.split(), "--help"])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 40
-    assert max(map(len, lines)) <= 80
+    shown = 0
+    waiting: list[list[str]] = [[]]
+    while waiting:
+        words = waiting.pop()
+        with pytest.raises(SystemExit) as stop:
+            main([*words, "--help"])
+        lines = capsys.readouterr().out.splitlines()
+        assert stop.value.code == 0, words
+        assert len(lines) <= 40, words
+        assert max(map(len, lines)) <= 80, words
+        shown += 1
+        # Verbs stand below "COMMAND" or "VERB", each with its help.
+        verbs = (re.match(r"    (\w+)(  |$)", line) for line in lines if "VERB" not in line)
+        if any(line.strip() in ("COMMAND", "VERB") for line in lines):
+            waiting += [[*words, verb[1]] for verb in verbs if verb]
+    assert shown == 1 + 9 + 6 + 3 + 3  # the program, commands, and verbs of three of them
