@@ -20,36 +20,51 @@ def after_import(name: str, action: Callable[[], None]) -> None:
     """Call `action` now if the module is there, else right after its own code has run."""
     module = sys.modules.get(name)
     if module is None:
-        sys.meta_path.insert(0, _Watcher(name, action))
+        _WATCHER.actions.setdefault(name, []).append(action)
+        if _WATCHER not in sys.meta_path:
+            sys.meta_path.insert(0, _WATCHER)
     elif not getattr(module.__spec__, "_initializing", False):
         action()
 
 
 class _Watcher:
-    """Finds one module as the others do, and lets it be loaded by a `_Watched`."""
+    """Finds modules as the others do, and lets those that are waited for be loaded by a `_Watched`.
 
-    def __init__(self, name: str, action: Callable[[], None]) -> None:
-        self.name = name
-        self.action = action
+    One for all of them: every import of a Python asks it.
+    """
+
+    def __init__(self) -> None:
+        self.actions: dict[str, list[Callable[[], None]]] = {}  # by the module's name
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != self.name or self not in sys.meta_path:
+        actions = self.actions.pop(name, None)  # the others may ask us in turn
+        if actions is None:
             return None
-        place = sys.meta_path.index(self)
-        sys.meta_path.remove(self)
-        others = (finder.find_spec(name, path, target) for finder in list(sys.meta_path))
-        spec = next((found for found in others if found is not None), None)
-        if spec is None or spec.loader is None:
-            sys.meta_path.insert(place, self)
-        else:
+        try:
+            others = (finder.find_spec(name, path, target) for finder in list(sys.meta_path))
+            spec = next((found for found in others if found is not None), None)
+        finally:
+            self.actions[name] = actions  # to find it is not to import it
+        if spec is not None and spec.loader is not None:
             spec.loader = _Watched(spec.loader, self)  # type: ignore[assignment]
         return spec
 
+    def imported(self, name: str) -> None:
+        """Do what waited for the module, and stand aside where nothing waits any more."""
+        actions = self.actions.pop(name, [])
+        if not self.actions and self in sys.meta_path:
+            sys.meta_path.remove(self)
+        for action in actions:
+            action()
+
+
+_WATCHER = _Watcher()
+
 
 class _Watched:
-    """The module's own loader, followed by the action."""
+    """The module's own loader, followed by the actions."""
 
     def __init__(self, loader: Loader, watcher: _Watcher) -> None:
         self.loader = loader
@@ -62,12 +77,8 @@ class _Watched:
         if module.__spec__ is not None:
             module.__spec__.loader = self.loader
         module.__loader__ = self.loader
-        try:
-            self.loader.exec_module(module)
-        except BaseException:
-            sys.meta_path.insert(0, self.watcher)  # the next attempt
-            raise
-        # The action may import what calls `after_import` for this module, in vain else.
+        self.loader.exec_module(module)
+        # An action may import what calls `after_import` for this module, in vain else.
         if module.__spec__ is not None:
             module.__spec__._initializing = False  # type: ignore[attr-defined]
-        self.watcher.action()
+        self.watcher.imported(module.__name__)

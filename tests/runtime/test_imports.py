@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -64,6 +66,34 @@ def test_an_action_follows_the_first_import_that_works(
     after_import("watched_module", lambda: seen.append(8))
     assert seen == [7, 8]
     del sys.modules["watched_module"]
+
+
+def test_to_find_a_module_is_not_to_import_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who only asks where a module is (`importlib.util.find_spec`) takes nobody's action away."""
+    for name in ("found_module", "other_module"):
+        (tmp_path / f"{name}.py").write_text("value = 7")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    seen: list[str] = []
+    for name in ("found_module", "found_module", "other_module", "missing_module"):
+        after_import(name, lambda name=name: seen.append(name))
+    for _ in range(2):
+        assert importlib.util.find_spec("found_module").origin == str(tmp_path / "found_module.py")
+        assert importlib.util.find_spec("missing_module") is None
+    assert seen == []
+    import found_module
+    import other_module
+
+    assert seen == ["found_module", "found_module", "other_module"]
+    assert type(found_module.__loader__).__name__ == "SourceFileLoader"
+    assert importlib.reload(other_module).value == 7
+    assert len(seen) == 3
+    (tmp_path / "missing_module.py").write_text("")
+    importlib.invalidate_caches()
+    importlib.import_module("missing_module")
+    assert seen[3:] == ["missing_module"]
 
 
 @pytest.mark.parametrize(
