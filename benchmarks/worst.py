@@ -1,9 +1,10 @@
 """What the worst valid files cost: seconds and peak memory of reading each in a fresh process.
 
-    python benchmarks/worst.py [--megapixels 4] [--only NAME ...]
+    python benchmarks/worst.py [--megapixels 4] [--only NAME ...] [--threads 1 2 8 32]
 
 The files are valid, with checksums that fit, and written to cost a reader as much as they can.
-Prints a markdown table; memory is the process's peak, and that less the pixels asked for.
+Prints a markdown table; memory is the process's peak, and that less the pixels asked for and the
+file, which is in memory. --threads: as on machines with so many processor cores, one after another.
 """
 
 import argparse
@@ -21,6 +22,8 @@ import numpy as np
 import pillow_cwic
 from pillow_cwic.format import container
 from pillow_cwic.format.quality_map import BLOCK
+from pillow_cwic.runtime import threads
+from pillow_cwic.runtime.machine import available_cores
 from pillow_cwic.weights import models
 
 Region = tuple[int, int, int, int]
@@ -104,12 +107,22 @@ def cases(megapixels: float) -> dict[str, tuple[Callable[[], bytes], Region | No
             lambda: picture(12288, 12288, planes="alpha"),
             (12287, 12287, 12288, 12288),
         ),
-        "a row of 2^17 pixels": (lambda: picture(1 << 17, 1024), (0, 500, 1 << 17, 501)),
+        "a row of 2^15 pixels": (lambda: picture(1 << 15, 1024), (0, 500, 1 << 15, 501)),
+        "a column of 2^15 pixels": (lambda: picture(1024, 1 << 15), (500, 0, 501, 1 << 15)),
+        "a megapixel of dense tiles": (
+            lambda: picture(3072, 3072, dense=True),
+            (1024, 1024, 2048, 2048),
+        ),
+        "a megapixel of 12000 x 12000": (
+            lambda: picture(12288, 12288),
+            (5500, 5500, 6524, 6524),
+        ),
     }
 
 
-def measure(name: str, file: Path, region: Region | None) -> None:
+def measure(name: str, file: Path, region: Region | None, cores: int) -> None:
     """Decode in this process and print one line of the table."""
+    threads.available_cores = lambda: cores
     start = time.perf_counter()
     data = file.read_bytes()
     try:
@@ -120,8 +133,9 @@ def measure(name: str, file: Path, region: Region | None) -> None:
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text()  # of this process alone, without its parent's
     peak_mb = int(status.split("VmHWM:")[1].split()[0]) * 1.024e-3
-    own_mb = peak_mb - pixel_bytes / 1e6
-    columns = (f"{len(data) / 1e3:.0f}", f"{pixel_bytes / 3e6:.2f}", f"{seconds:.1f}")
+    own_mb = peak_mb - (pixel_bytes + len(data)) / 1e6
+    megapixels = pixel_bytes / 3e6
+    columns = (f"{len(data) / 1e3:.0f}", f"{megapixels:.2f}", f"{cores}", f"{seconds:.1f}")
     print(f"| {name} | {' | '.join(columns)} | {peak_mb:.0f} | {own_mb:.0f} |", flush=True)
 
 
@@ -130,6 +144,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megapixels", type=float, default=4)
     parser.add_argument("--only", nargs="+", metavar="NAME")
+    parser.add_argument("--threads", nargs="+", type=int, default=[available_cores()])
+    parser.add_argument("--cores", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--part", help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -137,18 +153,19 @@ def main() -> None:
 
     # In a process of its own, which is called with --part.
     if args.part:
-        measure(args.part, args.file, known[args.part][1])
+        measure(args.part, args.file, known[args.part][1], args.cores)
         return
 
     # The parent, which makes the files.
-    print("| file | kB | megapixels | seconds | peak memory, MB | less the pixels, MB |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| file | kB | megapixels | threads | seconds | peak, MB | without pixels and file, MB |")
+    print("|---|---|---|---|---|---|---|", flush=True)
     with TemporaryDirectory() as folder:
         for name in args.only or known:
             file = Path(folder) / "worst.cwic"
             file.write_bytes(known[name][0]())
-            command = [sys.executable, __file__, *sys.argv[1:], "--part", name, "--file", str(file)]
-            subprocess.run(command, check=True)
+            for cores in args.threads:
+                part = ["--part", name, "--file", str(file), "--cores", str(cores)]
+                subprocess.run([sys.executable, __file__, *sys.argv[1:], *part], check=True)
 
 
 if __name__ == "__main__":

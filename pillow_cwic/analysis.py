@@ -19,9 +19,8 @@ from .networks.encoder import FEATURES
 from .networks.importance import importance_level, kept_mask
 from .networks.windows import LARGEST_WINDOW, Pixels, cut, windows
 from .runtime.blas import one_blas_thread
-from .runtime.machine import available_cores
 from .runtime.progress import FEATURES_WORK, HEADS_WORK, Progress
-from .runtime.threads import map_parallel
+from .runtime.threads import map_parallel, threads_within, usable_threads
 
 Floats = NDArray[np.float32]
 R = TypeVar("R")
@@ -66,7 +65,12 @@ class Analysis:
         self.offsets = offsets
         self.progress = progress or Progress()
         self.grid = code_grid(pixels.shape[1], pixels.shape[0])
-        self._cores = windows(self.grid, least=available_cores(), largest=largest_window)
+        networks = (model.features.network, model.heads.network)
+        halo = max(network.halo for network in networks)
+        least = usable_threads()
+        self._cores = windows(self.grid, least=least, largest=largest_window, halo=halo)
+        window_bytes = max(net.work_bytes(core) for net in networks for core in self._cores)
+        self._threads = threads_within(pixels.shape[0] * pixels.shape[1], window_bytes)
         self._is_large = pixels.shape[0] * pixels.shape[1] > kept_pixels
         self._kept: list[Floats] | None = None  # FEATURES of the whole picture
 
@@ -90,12 +94,12 @@ class Analysis:
         if not self._is_large and self._kept is None:
             self._kept = self._all_features()
         with one_blas_thread():
-            map_parallel(self._counting(analyse, HEADS_WORK), self._cores)
+            map_parallel(self._counting(analyse, HEADS_WORK), self._cores, self._threads)
         return Coded(codes, level, quality_index, left_over)
 
     def _heads(self, core: Box, quality_index: int) -> list[Floats]:
         """Code features [h,w,n] and importance logits [h,w,1] of a core."""
-        window = core.grow(self.model.heads.halo, self.grid)
+        window = core.grow(self.model.heads.network.halo, self.grid)
         features = self._features(window)
         quality = self.model.quality_input(quality_index, self.offsets, window)
         inputs = dict(zip(FEATURES, features, strict=True))
@@ -111,7 +115,7 @@ class Analysis:
         """FEATURES of the whole picture, window by window."""
         with one_blas_thread():
             compute = self._counting(self._computed_features, FEATURES_WORK)
-            parts = map_parallel(compute, self._cores)
+            parts = map_parallel(compute, self._cores, self._threads)
         if len(parts) == 1:
             return parts[0]
         whole = [
@@ -128,7 +132,7 @@ class Analysis:
         return self.progress.counting(function, work / len(self._cores))
 
     def _computed_features(self, core: Box) -> list[Floats]:
-        window = core.grow(self.model.features.halo, self.grid)
+        window = core.grow(self.model.features.network.halo, self.grid)
         pixels = cut(self.pixels, window.scale(GRID)).astype(np.float32)  # [H,W,3]
         pixels /= 255
         return self.model.features({"pixels": pixels}, 0.0, window, core)

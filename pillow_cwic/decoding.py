@@ -5,7 +5,6 @@ The model is loaded at the first call, not at import. What the bytes mean is in 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -20,11 +19,12 @@ from .format.framing import DataOrFile
 from .format.grid import GRID, MIN_POSITIONS, Box, code_grid, covering, tiles_in
 from .format.png_plane import decode_plane
 from .format.quality_map import Offsets, offsets_in_file
+from .networks.bands import Bands
 from .runtime.blas import one_blas_thread
 from .runtime.devices import resolve_device
 from .runtime.machine import memory_errors
 from .runtime.progress import Progress
-from .runtime.threads import map_parallel
+from .runtime.threads import map_parallel, threads_within
 from .synthesis import synthesize
 from .weights import models
 
@@ -32,10 +32,6 @@ if TYPE_CHECKING:
     from .model import Model
     from .options import Device, Region
     from .runtime.progress import Tell
-
-BAND_BYTES = 1 << 25
-"""Codes that are held at a time, and those of the band before: 17 megapixels at 256 channels."""
-
 
 ALWAYS_DECODED = 1 << 24
 """Pixels in tiles that a region may need however low Pillow's limit is."""
@@ -91,16 +87,21 @@ def _decode_codes(
     header = layer.header
     model = models.load(header.model_id, resolve_device(device))
     _check_quality_index(header, model)
-    _check_work(header, box, model.decoder.halo)
+    _check_work(header, box, model.decoder.network.halo)
     area = covering(box)
     progress.expect(2 * area.width * area.height)  # entropy decoding, then the networks
-    codes = None
-    for band, area in _bands(header, model, box):
-        codes = _decode_tiles(layer, model, area, codes, progress)
-        quality = (header.quality_index, quality_offsets(layer.parsed, area))
-        out = colours[band.within(box).slices]
-        exact = layer.mask(covering(band))
-        synthesize(model, codes.codes, quality, area, band, out=out, exact=exact, progress=progress)
+    bands = Bands.of(header, model.config, model.decoder.network.halo)
+    reader = _CodeReader(layer, model, box, progress)
+    for stripe in bands.stripes(box):
+        codes = None
+        for band, area in bands.bands(stripe):
+            codes = reader.read(area, codes)
+            quality = (header.quality_index, quality_offsets(layer.parsed, area))
+            out = colours[band.within(box).slices]
+            exact = layer.mask(covering(band))
+            synthesize(
+                model, codes.codes, quality, area, band, out=out, exact=exact, progress=progress
+            )
 
 
 def importance_map(data_or_file: DataOrFile) -> NDArray[np.uint8]:
@@ -147,60 +148,54 @@ class _Decoded(NamedTuple):
     area: Box
 
 
-def _bands(header: Header, model: Model, box: Box) -> Iterator[tuple[Box, Box]]:
-    """A region of pixels from top to bottom, and the code positions that each band of it needs.
+class _CodeReader:
+    """The codes of a file, for a region of it in pixels: one area of the code grid at a time."""
 
-    Codes of a band take about BAND_BYTES. It ends a halo before a tile does, so that with what the
-    band before has of them all tiles are decoded once.
-    """
-    grid = code_grid(*header.size)
-    halo = model.decoder.halo
-    tile = header.tile_size // GRID
-    whole = covering(box)
-    needed = whole.grow(halo, grid)
-    rows = BAND_BYTES // (needed.width * model.config.channels * np.dtype(np.int16).itemsize)
-    upper = whole.upper
-    while upper < whole.lower:
-        most = (max(upper - halo, 0) + rows) // tile * tile
-        least = (upper + halo) // tile * tile + tile
-        end = max(most, least)
-        lower = end - halo if end < needed.lower else whole.lower
-        band = Box(whole.left, upper, whole.right, lower)
-        yield band.scale(GRID).intersection(box), band.grow(halo, grid)
-        upper = lower
+    def __init__(self, layer: ExactLayer, model: Model, region: Box, progress: Progress) -> None:
+        self.layer = layer
+        self.entropy = model.entropy
+        self.channels = model.config.channels
+        self.region = region
+        self.progress = progress
 
+    def read(self, area: Box, before: _Decoded | None) -> _Decoded:
+        """The codes of an area; what lies in the one before, above it, is taken from there."""
+        header = self.layer.header
+        codes = np.zeros((area.height, area.width, self.channels), np.int16)
+        missing = area
+        if before is not None:
+            missing = Box(area.left, before.area.lower, area.right, area.lower)
+            above = Box(area.left, area.upper, area.right, before.area.lower)
+            codes[above.within(area).slices] = before.codes[above.within(before.area).slices]
 
-def _decode_tiles(
-    layer: ExactLayer, model: Model, area: Box, before: _Decoded | None, progress: Progress
-) -> _Decoded:
-    """The codes of an area of the code grid; what lies in the band before is taken from there."""
-    header = layer.header
-    codes = np.zeros((area.height, area.width, model.config.channels), np.int16)
-    missing = area
-    if before is not None:
-        missing = Box(area.left, before.area.lower, area.right, area.lower)
-        above = Box(area.left, area.upper, area.right, before.area.lower)
-        codes[above.within(area).slices] = before.codes[above.within(before.area).slices]
+        def decode_tile(job: tuple[int, Box]) -> None:
+            index, box = job
+            tile = self.layer.tile(index, box)
+            if tile is None or not tile.has_codes:
+                return  # stays without
+            try:
+                tile_codes, _ = self.entropy.decode(
+                    tile.stream, tile.exact.shape, header.quality_index
+                )
+            except FormatError as error:
+                raise FormatError(f"tile {index} of {header.tile_count}: {error}") from error
+            inside = box.intersection(missing)
+            codes[inside.within(area).slices] = tile_codes[inside.within(box).slices]
+            self.progress.add(inside.width * inside.height)
 
-    def decode_tile(job: tuple[int, Box]) -> None:
-        index, box = job
-        tile = layer.tile(index, box)
-        if tile is None or not tile.has_codes:
-            return  # stays without
-        try:
-            tile_codes, _ = model.entropy.decode(
-                tile.stream, tile.exact.shape, header.quality_index
-            )
-        except FormatError as error:
-            raise FormatError(f"tile {index} of {header.tile_count}: {error}") from error
-        inside = box.intersection(missing)
-        codes[inside.within(area).slices] = tile_codes[inside.within(box).slices]
-        progress.add(inside.width * inside.height)
+        jobs = list(tiles_in(missing, code_grid(*header.size), header.tile_size))
+        with one_blas_thread():
+            map_parallel(decode_tile, jobs, self._threads(jobs))
+        return _Decoded(codes, area)
 
-    grid = code_grid(*header.size)
-    with one_blas_thread():
-        map_parallel(decode_tile, tiles_in(missing, grid, header.tile_size))
-    return _Decoded(codes, area)
+    def _threads(self, jobs: list[tuple[int, Box]]) -> int:
+        """How many tiles at a time memory is meant for, if all are like the worst of them."""
+        payloads = self.layer.parsed.tiles
+        tile_bytes = (
+            self.entropy.work_bytes(box.width * box.height, len(payloads[index] or b""))
+            for index, box in jobs
+        )
+        return threads_within(self.region.width * self.region.height, max(tile_bytes, default=0))
 
 
 def _checked_region(header: Header, region: Region | None) -> Box:

@@ -12,9 +12,8 @@ from .format.quality_map import Offsets
 from .model import Model
 from .networks.windows import LARGEST_WINDOW, Pixels, windows
 from .runtime.blas import one_blas_thread
-from .runtime.machine import available_cores
 from .runtime.progress import Progress
-from .runtime.threads import map_parallel
+from .runtime.threads import map_parallel, threads_within, usable_threads
 
 
 def synthesize(
@@ -39,10 +38,11 @@ def synthesize(
     if out is None:
         out = np.empty((region.height, region.width, 3), np.uint8)
     target = out
+    network = model.decoder.network
 
     def fill(core: Box) -> None:
-        window = core.grow(model.decoder.halo, coded_area)
-        x = codes[window.within(coded_area).slices].astype(np.float32)  # [h,w,n]
+        window = core.grow(network.halo, coded_area)
+        x = codes[window.within(coded_area).slices]  # [h,w,n]
         index = model.quality_input(*quality, window.within(coded_area))
         (picture,) = model.decoder({"codes": x}, index, window, core)  # [16h',16w',3]
 
@@ -56,13 +56,15 @@ def synthesize(
             progress.add(core.width * core.height)
 
     area = covering(region)
-    cores = windows(area, least=available_cores(), largest=largest_window)
+    cores = windows(area, least=usable_threads(), largest=largest_window, halo=network.halo)
     if exact is not None and exact.any():
         cores = [
             needed for core in cores for needed in _needed(core, exact[core.within(area).slices])
         ]
+    largest_bytes = max((network.work_bytes(core) for core in cores), default=0)
+    threads = threads_within(region.width * region.height, largest_bytes)
     with one_blas_thread():
-        map_parallel(fill, cores)
+        map_parallel(fill, cores, threads)
     return out
 
 

@@ -5,6 +5,7 @@ import random
 import time
 import tracemalloc
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from pillow_cwic import CwicError, FormatError, decoding
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import Box, code_grid
 from pillow_cwic.format.png_plane import decode_plane, encode_plane
+from pillow_cwic.networks import bands as bands_module
+from pillow_cwic.networks.bands import Bands
 from pillow_cwic.networks.windows import windows
 from pillow_cwic.synthesis import synthesize
 
@@ -232,9 +235,11 @@ def test_bands_of_codes_make_the_same_picture(pixels, monkeypatch, region):
     data = encode_in_tiles(np.dstack([high, high[..., 0]]), importance=importance, quality=0.4)
     whole = pillow_cwic.decode(data, region=region)
     parsed = container.read(data)
-    monkeypatch.setattr(decoding, "BAND_BYTES", 1)
+    monkeypatch.setattr(bands_module, "BAND_BYTES", 40_000)
     box = Box(*(region or (0, 0, 300, 660)))
-    bands = list(decoding._bands(parsed.header, load(), box))
+    divided = Bands.of(parsed.header, load().config, load().decoder.network.halo)
+    assert list(divided.stripes(box)) == [box]
+    bands = list(divided.bands(box))
     assert len(bands) > 1
     assert [band.upper for band, _ in bands[1:]] == [band.lower for band, _ in bands[:-1]]
     decoded = []
@@ -246,6 +251,43 @@ def test_bands_of_codes_make_the_same_picture(pixels, monkeypatch, region):
     )
     assert_close(pillow_cwic.decode(data, region=region), whole)
     assert 0 < len(decoded) == len(set(decoded))
+
+
+@pytest.mark.parametrize("region", [None, (40, 30, 700, 31), (100, 0, 101, 200)])
+def test_stripes_of_codes_make_the_same_picture(pixels, monkeypatch, region):
+    """A wide picture, whose codes are held for a part of its width at a time."""
+    wide = np.hstack([pixels, pixels[:, ::-1], pixels])  # [220,900,3]
+    data = encode_in_tiles(wide, quality=0.4)
+    whole = pillow_cwic.decode(data, region=region)
+    monkeypatch.setattr(bands_module, "BAND_BYTES", 40_000)
+    box = Box(*(region or (0, 0, 900, 220)))
+    header = container.read_header(data)
+    divided = Bands.of(header, load().config, load().decoder.network.halo)
+    stripes = list(divided.stripes(box))
+    assert (len(stripes) > 1) == (box.width > 600)
+    assert sum(stripe.width for stripe in stripes) == box.width
+    assert_close(pillow_cwic.decode(data, region=region), whole)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_memory_is_bounded_however_many_cores_there_are(fresh_python):
+    """A region of a megapixel in the middle of nine tiles, as with 32 cores: 0.3 GB in all."""
+    code = """
+from pathlib import Path
+import numpy as np, pillow_cwic
+from pillow_cwic.format import container
+from pillow_cwic.runtime import threads
+from pillow_cwic.weights import models
+threads.available_cores = lambda: 32
+model = models.load(None, "cpu")
+codes, level = np.zeros((64, 64, 256), np.int16), np.zeros((64, 64), np.uint8)
+stream = model.entropy.encode(codes, level, 5)
+header = container.Header(3072, 3072, 3, False, 5, model.id)
+data = container.write(header, [stream] * 9)
+pillow_cwic.decode(data, region=(1024, 1024, 2048, 2048))
+print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024)
+"""
+    assert int(fresh_python(code)) < 3e8 + 3 * 2**20
 
 
 def test_the_quality_map_of_a_part_is_a_part_of_it(pixels):

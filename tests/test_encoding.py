@@ -104,7 +104,7 @@ def test_rate_targets_run_the_quality_independent_part_once(pixels, monkeypatch)
     class Counted:
         """The first half, counting."""
 
-        halo = model.features.halo
+        network = model.features.network
 
         def __call__(self, *inputs, run=model.features):
             calls.append(inputs)

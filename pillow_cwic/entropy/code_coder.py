@@ -216,6 +216,16 @@ class CodeCoder:
         table = weights.table("logistic", np.int32, shape, (0, half))
         self.ladder = Ladder(table, config.ladder)
 
+    @property
+    def position_bytes(self) -> int:
+        """What a code position takes while its tile is decoded: inputs, features, codes."""
+        config = self.config
+        inputs = config.levels + order.PLACES + config.map_features + 2 * config.channels
+        numbers = inputs + 3 * config.context_features
+        predictions = 24 * config.channels // order.PLACES  # bytes: of the last steps' codes
+        codes = config.channels * np.dtype(np.int16).itemsize
+        return numbers * np.dtype(self.dtype).itemsize + predictions + codes
+
     def walk(
         self, coder: BitCoder, level: Levels, quality_index: int, codes: Codes | None
     ) -> Codes:

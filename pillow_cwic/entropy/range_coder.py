@@ -63,7 +63,7 @@ class RangeWriter:
 class RangeReader:
     """Reads back, in the same order and with the same probabilities, what a RangeWriter wrote."""
 
-    def __init__(self, stream: bytes) -> None:
+    def __init__(self, stream: bytes | memoryview) -> None:
         if len(stream) % 4:
             raise FormatError(
                 f"range-coded stream of {len(stream)} bytes: expected a multiple of 4"

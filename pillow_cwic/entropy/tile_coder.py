@@ -71,7 +71,7 @@ class TileCoder:
         return self.codes.chosen(codes, level, remainders, quality_index)
 
     def decode(
-        self, stream: bytes, shape: tuple[int, int], quality_index: int
+        self, stream: bytes | memoryview, shape: tuple[int, int], quality_index: int
     ) -> tuple[Codes, Levels]:
         """A tile's stream -> codes [h,w,n], level [h,w]; FormatError where no encoder wrote it."""
         reader = RangeReader(stream)
@@ -79,7 +79,16 @@ class TileCoder:
         reader.finish()
         return codes, level
 
-    def decode_level(self, stream: bytes, shape: tuple[int, int], quality_index: int) -> Levels:
+    def work_bytes(self, positions: int, stream_bytes: int) -> int:
+        """About what decoding a tile of so many code positions takes, its codes included.
+
+        A long stream has many codes that climb the ladder, and each is held while it does.
+        """
+        return self.codes.position_bytes * positions + 5 * stream_bytes
+
+    def decode_level(
+        self, stream: bytes | memoryview, shape: tuple[int, int], quality_index: int
+    ) -> Levels:
         """Only the importance levels of a tile's stream, [h,w]: they come first."""
         coder = LogitCoder(RangeReader(stream), self.probability)
         return self.map.walk(coder, shape, quality_index, None)

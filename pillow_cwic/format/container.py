@@ -16,6 +16,7 @@ from .framing import (
     DataOrFile,
     File,
     Memory,
+    Payload,
     Section,
     open_source,
     pack,
@@ -51,11 +52,11 @@ class Container:
     """A whole file; what salvage() could not read is None, with a sentence per loss in `damage`."""
 
     header: Header
-    tiles: tuple[bytes | None, ...]  # row-major, each a multiple of 4 bytes long
-    alpha: bytes | None = None  # a PNG file
+    tiles: tuple[Payload | None, ...]  # row-major, each a multiple of 4 bytes long
+    alpha: Payload | None = None  # a PNG file
     metadata: Metadata = NO_METADATA
     damage: tuple[str, ...] = ()
-    quality_map: bytes | None = None  # a PNG file; None: one quality everywhere
+    quality_map: Payload | None = None  # a PNG file; None: one quality everywhere
 
 
 def write(
@@ -105,7 +106,7 @@ def write(
 def read(data_or_file: DataOrFile) -> Container:
     """All of a file, each section checked.
 
-    A payload that is kept is copied once, so that the result does not change with mutable data.
+    Payloads are views of the data where that is bytes, else copies: the result does not change.
     Raises FormatError or UnsupportedError for anything wrong, or the file's own OSError.
     """
     with open_source(data_or_file) as source:
@@ -175,13 +176,13 @@ class _Parts:
     """What was read so far, by section type; None stands for what was lost."""
 
     def __init__(self) -> None:
-        self.tiles = list[bytes | None]()
-        self.alpha: bytes | None = None
-        self.quality_map: bytes | None = None
+        self.tiles = list[Payload | None]()
+        self.alpha: Payload | None = None
+        self.quality_map: Payload | None = None
         self._dpi: tuple[float, float] | None = None
         self._blocks = dict[str, bytes]()
 
-    def put(self, section: Section, value: bytes | tuple[float, float] | None) -> None:
+    def put(self, section: Section, value: Payload | tuple[float, float] | None) -> None:
         """Keep the value of a known section; an unknown one is dropped."""
         if isinstance(value, tuple):
             self._dpi = value
@@ -192,7 +193,7 @@ class _Parts:
         elif section.type == "QMAP":
             self.quality_map = value
         elif section.type in METADATA_SECTIONS and value is not None:
-            self._blocks[METADATA_SECTIONS[section.type]] = value
+            self._blocks[METADATA_SECTIONS[section.type]] = bytes(value)
 
     def metadata(self) -> Metadata:
         """The metadata sections, those not met as None."""
@@ -250,7 +251,7 @@ def _gather(walk: Walk, report: Callable[[FormatError], None]) -> Container:
 
 
 def _drop_uncertain(
-    tiles: list[bytes | None], certain: int, walk: Walk, report: Callable[[FormatError], None]
+    tiles: list[Payload | None], certain: int, walk: Walk, report: Callable[[FormatError], None]
 ) -> None:
     """Put None for the tiles behind the last one whose place is certain, and report the losses.
 
@@ -274,11 +275,14 @@ def _refuse(error: FormatError) -> NoReturn:
     raise error
 
 
-def _value(section: Section, payload: bytes | memoryview) -> bytes | tuple[float, float] | None:
+def _value(section: Section, payload: Payload) -> Payload | tuple[float, float] | None:
     """What the section holds; None if its type is unknown.
 
     Raises FormatError for a resolution that cannot be.
     """
     if section.type == "dPIx":
         return unpack_dpi(section, payload)
-    return bytes(payload) if section.type in _PAYLOADS else None
+    if section.type not in _PAYLOADS:
+        return None
+    constant = isinstance(payload, bytes) or isinstance(payload.obj, bytes)
+    return payload if constant else bytes(payload)

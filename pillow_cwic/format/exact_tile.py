@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError
+from .framing import Payload
 from .lossless_picture import NAMES, LosslessPicture
 
 Mask = NDArray[np.bool_]
@@ -28,7 +29,7 @@ class ExactTile(NamedTuple):
 
     exact: Mask  # [h,w]
     picture: LosslessPicture | None  # None where no position is exact
-    stream: bytes  # may be empty where all positions are exact
+    stream: Payload  # may be empty where all positions are exact
 
     @property
     def all_exact(self) -> bool:
@@ -51,7 +52,7 @@ def pack_tile(tile: ExactTile) -> bytes:
     return layer + bytes(-len(layer) % 4) + tile.stream
 
 
-def unpack_tile(payload: bytes, shape: tuple[int, int]) -> ExactTile:
+def unpack_tile(payload: Payload, shape: tuple[int, int]) -> ExactTile:
     """The payload of a tile of `shape` [h,w] -> its parts; the picture is not decoded.
 
     FormatError for what no encoder writes.
@@ -88,7 +89,7 @@ def unpack_tile(payload: bytes, shape: tuple[int, int]) -> ExactTile:
     return ExactTile(_unpacked_map(payload[_START.size : map_end], shape), picture, stream)
 
 
-def _unpacked_map(packed: bytes, shape: tuple[int, int]) -> Mask:
+def _unpacked_map(packed: Payload, shape: tuple[int, int]) -> Mask:
     """A deflated map -> bool [h,w], some and not all of it; no more is unpacked than it has."""
     count = shape[0] * shape[1]
     expected = -(-count // 8)

@@ -34,6 +34,9 @@ _TEXT_TRANSFERS = (  # what tools that take the file for text make of the signat
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
+Payload: TypeAlias = bytes | memoryview
+"""Of a section that was read: nothing changes it."""
+
 DataOrFile: TypeAlias = Buffer | str | os.PathLike[str] | BinaryIO
 """The bytes of a file, its path, or an open binary file, which is read from where it stands."""
 

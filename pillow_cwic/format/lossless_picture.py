@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, WebPImagePlugin, features
 
 from ..errors import FormatError, UnsupportedError
+from .framing import Payload
 
 Pixels = NDArray[np.uint8]
 """[H,W,C], C = 1 grey or 3 RGB."""
@@ -38,7 +39,7 @@ class LosslessPicture(NamedTuple):
     """A whole file of one of the formats."""
 
     format: int  # PNG or WEBP
-    data: bytes
+    data: Payload
 
 
 def encode_lossless(pixels: Pixels) -> LosslessPicture:
@@ -79,7 +80,7 @@ def decode_lossless(picture: LosslessPicture, size: tuple[int, int], bands: int)
     return pixels.reshape(size[1], size[0], -1)[:, :, :bands]
 
 
-def _check_png(data: bytes, size: tuple[int, int], bands: int) -> None:
+def _check_png(data: Payload, size: tuple[int, int], bands: int) -> None:
     if len(data) < _PNG_START.size:
         raise ValueError(f"it ends after {len(data)} bytes")
     signature, length, kind, width, height, depth, colour, *methods = _PNG_START.unpack_from(data)
@@ -94,7 +95,7 @@ def _check_png(data: bytes, size: tuple[int, int], bands: int) -> None:
     _check_size((width, height), size)
 
 
-def _check_webp(data: bytes, size: tuple[int, int], bands: int) -> None:
+def _check_webp(data: Payload, size: tuple[int, int], bands: int) -> None:
     if len(data) < _WEBP_START.size:
         raise ValueError(f"it ends after {len(data)} bytes")
     riff, length, webp, kind, chunk_length, mark, bits = _WEBP_START.unpack_from(data)
@@ -109,7 +110,7 @@ def _check_webp(data: bytes, size: tuple[int, int], bands: int) -> None:
     _check_size(((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1), size)
 
 
-_START_CHECKS: dict[int, Callable[[bytes, tuple[int, int], int], None]] = {
+_START_CHECKS: dict[int, Callable[[Payload, tuple[int, int], int], None]] = {
     PNG: _check_png,
     WEBP: _check_webp,
 }

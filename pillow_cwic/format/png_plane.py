@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import FormatError
+from .framing import Payload
 from .grid import Box
 
 Plane = NDArray[np.uint8]
@@ -33,7 +34,9 @@ def encode_plane(plane: Plane) -> bytes:
     return out.getvalue()
 
 
-def decode_plane(data: bytes, size: tuple[int, int], section: str, box: Box | None = None) -> Plane:
+def decode_plane(
+    data: Payload, size: tuple[int, int], section: str, box: Box | None = None
+) -> Plane:
     """A PNG file -> uint8 [H,W], or what lies in a box of it.
 
     FormatError naming the section unless it is grey, 8-bit, not interlaced and of `size` (w, h). Of
@@ -55,11 +58,11 @@ def decode_plane(data: bytes, size: tuple[int, int], section: str, box: Box | No
     return out
 
 
-def _chunks(data: bytes, size: tuple[int, int]) -> Iterator[memoryview]:
+def _chunks(data: Payload, size: tuple[int, int]) -> Iterator[memoryview]:
     """The payloads of all IDAT chunks; ValueError for what is not the expected PNG file."""
-    if not data.startswith(SIGNATURE):
-        raise ValueError("it does not start with PNG's signature")
     view = memoryview(data)
+    if view[: len(SIGNATURE)] != SIGNATURE:
+        raise ValueError("it does not start with PNG's signature")
     kind = b""
     position = len(SIGNATURE)
     while kind != b"IEND":

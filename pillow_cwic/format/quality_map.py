@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import UnsupportedError
+from .framing import Payload
 from .grid import GRID, Box, code_grid
 from .png_plane import decode_plane, encode_plane
 
@@ -59,7 +60,7 @@ def pack_quality_map(offsets: BlockOffsets) -> bytes:
     return encode_plane((offsets + NEUTRAL).astype(np.uint8))
 
 
-def offsets_in_file(payload: bytes, size: tuple[int, int], area: Box) -> Offsets:
+def offsets_in_file(payload: Payload, size: tuple[int, int], area: Box) -> Offsets:
     """The payload of QMAP of a picture of `size` (w, h) -> at the code positions of `area`, [h,w].
 
     Takes memory for that part alone. FormatError where it is no such plane; UnsupportedError where

@@ -12,9 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..format.grid import GRID
+import numpy as np
+
+from ..format.grid import GRID, Box
 
 Shape: TypeAlias = tuple[int, ...]
+
+STRIPS_BYTES = 4 << 20
+"""What a layer gathers at a time, and makes of it."""
 
 MODULATION_HIDDEN = 64
 """Units between the quality and a modulation's scales and shifts."""
@@ -27,6 +32,18 @@ class _Wired:
     source: str = "x"
     target: str = "x"
     adds: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Even(_Wired):
+    """A layer that writes as many channels as it reads."""
+
+    channels: int
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Channels of what it reads and writes."""
+        return self.channels, self.channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +71,11 @@ class Conv(_Wired):
         return _conv_tensors(self.name, self.inputs, self.outputs, self.side)
 
     @property
+    def widths(self) -> tuple[int, int]:
+        """Channels of what it reads and writes."""
+        return self.inputs // self.unshuffle**2, self.outputs // self.shuffle**2
+
+    @property
     def reach(self) -> int:
         """Positions on each side that an output depends on, counted after `unshuffle`."""
         return self.side // 2
@@ -73,21 +95,25 @@ class Down(_Wired):
         return _conv_tensors(self.name, self.inputs, self.outputs, 4)
 
     @property
+    def widths(self) -> tuple[int, int]:
+        """Channels of what it reads and writes."""
+        return self.inputs, self.outputs
+
+    @property
     def reach(self) -> int:
         """Positions of its input on each side that a block of two depends on."""
         return 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Block(_Wired):
+class Block(_Even):
     """A residual bottleneck: x + expand(relu(conv(relu(reduce(x))))), sides 1, 3 and 1."""
 
     name: str
-    channels: int  # even: the bottleneck has half of them
 
     @property
     def half(self) -> int:
-        """Channels of the bottleneck."""
+        """Channels of the bottleneck; a configuration's are even."""
         return self.channels // 2
 
     @property
@@ -106,7 +132,7 @@ class Block(_Wired):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Modulation(_Wired):
+class Modulation(_Even):
     """x * (1 + scale) + shift, both smooth functions of the quality index (FiLM).
 
     hidden(t, t^2, t^3), GELU, out -> scales, then shifts; t runs from -1 to 1 over the model's
@@ -114,7 +140,6 @@ class Modulation(_Wired):
     """
 
     name: str
-    channels: int
 
     @property
     def tensors(self) -> dict[str, Shape]:
@@ -133,11 +158,10 @@ class Modulation(_Wired):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gain(_Wired):
+class Gain(_Even):
     """A positive gain per channel, its logarithm quadratic in t: multiplies, or divides."""
 
     name: str
-    channels: int
     divides: bool = False
 
     @property
@@ -152,11 +176,12 @@ class Gain(_Wired):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rescale(_Wired):
+class Rescale(_Even):
     """x * factor + offset: pixels in [0, 1] <-> [-1, 1]."""
 
     factor: float
     offset: float
+    channels: int = 3
 
     @property
     def tensors(self) -> dict[str, Shape]:
@@ -222,6 +247,39 @@ class Network:
             needed[layer.source] = max(needed.get(layer.source, 0), pixels)
             margins.append(-(-needed[layer.source] // GRID))
         return margins[::-1]
+
+    def done(self) -> list[list[str]]:
+        """The registers that nothing reads after each layer: their memory is free again."""
+        read_later = set(self.outputs)
+        done = []
+        for layer in reversed(self.layers):
+            used = {layer.source, layer.target} if layer.adds else {layer.source}
+            done.append(sorted(used - read_later - {layer.target}))
+            if not layer.adds:
+                read_later.discard(layer.target)
+            read_later |= used
+        return done[::-1]
+
+    def work_bytes(self, core: Box) -> int:
+        """About what a window with this core takes: its inputs, registers, and a layer's result."""
+        given = 0  # numbers, as the others
+        held: dict[str, int] = {}
+        most = 0
+        whole = (core.width + 2 * self.halo) * (core.height + 2 * self.halo)
+        steps = zip(self.layers, self.source_scales(), self.margins(), self.done(), strict=True)
+        for layer, scale, margin, done in steps:
+            positions = (core.width + 2 * margin) * (core.height + 2 * margin)
+            inputs, outputs = layer.widths
+            if layer.source not in held:
+                held[layer.source] = 0
+                given += whole * scale**2 * inputs
+            result = positions * _scale_behind(layer, scale) ** 2 * outputs
+            if not isinstance(layer, Block):  # which writes over what it reads
+                most = max(most, sum(held.values()) + result)
+                held[layer.target] = result
+            for name in done:
+                del held[name]
+        return (given + most) * np.dtype(np.float32).itemsize + STRIPS_BYTES
 
     @property
     def halo(self) -> int:

@@ -27,16 +27,17 @@ class Execution(Protocol):
     """A network that is ready to run, whatever computes it."""
 
     @property
-    def halo(self) -> int:
-        """Code positions around a window that its output depends on."""
+    def network(self) -> Network:
+        """Its layers."""
 
     def __call__(
-        self, inputs: Mapping[str, Floats], quality: Quality, area: Box, core: Box
+        self, inputs: Mapping[str, NDArray[Any]], quality: Quality, area: Box, core: Box
     ) -> list[Floats]:
         """Run the layers -> the outputs at the code positions of `core`, in the network's order.
 
-        inputs: by register, the maps [h*scale,w*scale,c] of `area`, which holds `core` and around
-        it a halo, or all that the picture has there. quality: a number, or [h,w] of `area`.
+        inputs: by register, the maps [h*scale,w*scale,c] of `area`, float32, or int16 for codes.
+        It holds `core` and around it a halo, or all that the picture has there. quality: a number,
+        or [h,w] of `area`.
         """
 
 
@@ -50,13 +51,14 @@ class Register(NamedTuple):
     x: Floats  # [h*scale,w*scale,c]
     area: Box  # on the code grid
     scale: int  # positions for one code position, along each axis
+    is_given: bool = False  # a caller's, which stays as it is
 
     def cropped(self, area: Box) -> Register:
         """The part in an area that it holds."""
         if area == self.area:
             return self
         rows, columns = area.within(self.area).scale(self.scale).slices
-        return Register(self.x[rows, columns], area, self.scale)
+        return self._replace(x=self.x[rows, columns], area=area)
 
 
 class Workspace:
@@ -83,23 +85,29 @@ class NumpyNetwork:
         """tensors: by the names of `network.tensors`, of the shapes that it gives."""
         self.network = network
         self.margins = network.margins()
-        self.halo = network.halo
         self._layers = [_prepare(layer, tensors, quality_count) for layer in network.layers]
 
     def __call__(
-        self, inputs: Mapping[str, Floats], quality: Quality, area: Box, core: Box
+        self, inputs: Mapping[str, NDArray[Any]], quality: Quality, area: Box, core: Box
     ) -> list[Floats]:
         """As `Execution`; on the way, maps are cut down to what `core` depends on."""
         scales = self.network.scales
-        registers = {name: Register(x, area, scales[name]) for name, x in inputs.items()}
+        registers = {
+            name: Register(x, area, scales[name], is_given=True) for name, x in inputs.items()
+        }
         space = Workspace()
-        for layer, run, margin in zip(self.network.layers, self._layers, self.margins, strict=True):
+        steps = zip(
+            self.network.layers, self._layers, self.margins, self.network.done(), strict=True
+        )
+        for layer, run, margin, done in steps:
             source = registers[layer.source]
             source = source.cropped(core.grow(margin, source.area))
             result = run(source, _quality_in(quality, area, source.area), space)
             if layer.adds:
                 result = _sum(registers[layer.target], result)
             registers[layer.target] = result
+            for name in done:
+                del registers[name]
         return [registers[name].cropped(core).x for name in self.network.outputs]
 
 
@@ -108,7 +116,7 @@ Run = Callable[[Register, Quality, Workspace], Register]
 
 
 def _sum(target: Register, result: Register) -> Register:
-    """Both, where both are."""
+    """Both, where both are, in the memory of the result."""
     area = target.area.intersection(result.area)
     total = result.cropped(area)
     np.add(total.x, target.cropped(area).x, out=total.x)
@@ -209,15 +217,15 @@ def _unshuffled(x: Floats, factor: int) -> Floats:
     return blocks.transpose(0, 2, 1, 3, 4).reshape(height // factor, width // factor, -1)
 
 
-def _shuffled(x: Floats, factor: int) -> Floats:
-    """The inverse of `_unshuffled`: [h,w,f*f*c] -> [h*f,w*f,c]."""
-    height, width, _ = x.shape
-    blocks = x.reshape(height, width, factor, factor, -1)
-    return blocks.transpose(0, 2, 1, 3, 4).reshape(height * factor, width * factor, -1)
+def _shuffle(blocks: Floats, out: Floats, factor: int) -> None:
+    """The inverse of `_unshuffled`: [h*w,f*f*c] -> out [h*f,w*f,c]."""
+    height, width = (side // factor for side in out.shape[:2])
+    target = out.reshape(height, factor, width, factor, -1)
+    target[...] = blocks.reshape(height, width, factor, factor, -1).transpose(0, 2, 1, 3, 4)
 
 
 class _Conv:
-    """`Conv`."""
+    """`Conv`, strip by strip."""
 
     def __init__(self, layer: Conv, tensors: Mapping[str, NDArray[Any]]) -> None:
         self.layer = layer
@@ -229,33 +237,34 @@ class _Conv:
 
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         layer = self.layer
-        x = source.x
-        if layer.unshuffle > 1:
-            x = _unshuffled(x, layer.unshuffle)
-        out = np.empty((*x.shape[:2], layer.outputs), np.float32)  # [h,w,out]
+        factor = layer.shuffle
+        x = source.x if layer.unshuffle == 1 else _unshuffled(source.x, layer.unshuffle)
+        height, width, _ = x.shape
+        out = np.empty((height * factor, width * factor, layer.outputs // factor**2), np.float32)
+        step = _strip_rows(width, layer.side**2 * layer.inputs)
+        for top in range(0, height, step):
+            bottom = min(top + step, height)
+            rows = self._gathered(x, top, bottom, space)
+            if factor == 1:
+                strip = out[top:bottom].reshape(-1, layer.outputs)
+            else:
+                strip = space.take("shuffled", (bottom - top) * width, layer.outputs)
+            self.product(rows, strip, layer.relu, sparse=layer.sparse)
+            if factor > 1:
+                _shuffle(strip, out[top * factor : bottom * factor], factor)
+        return Register(out, source.area, source.scale // layer.unshuffle * factor)
+
+    def _gathered(self, x: Floats, top: int, bottom: int, space: Workspace) -> Floats:
+        """What rows of outputs see of x, [m,in]."""
+        layer = self.layer
         if layer.side == 1:
-            rows = np.ascontiguousarray(x).reshape(-1, layer.inputs)
-            self.product(rows, out.reshape(-1, layer.outputs), layer.relu, sparse=layer.sparse)
-        else:
-            _convolve(self.product, x, out, layer.relu, space)
-        if layer.shuffle > 1:
-            out = _shuffled(out, layer.shuffle)
-        scale = source.scale // layer.unshuffle * layer.shuffle
-        return Register(out, source.area, scale)
-
-
-def _convolve(product: _Product, x: Floats, out: Floats, relu: bool, space: Workspace) -> None:
-    """A layer of side 3 on x [h,w,c] -> out [h,w,out], strip by strip."""
-    height, width, channels = x.shape
-    step = _strip_rows(width, 9 * channels)
-    for top in range(0, height, step):
-        bottom = min(top + step, height)
-        padded = space.take("padded", bottom - top + 2, width + 2, channels)
+            return np.ascontiguousarray(x[top:bottom]).reshape(-1, layer.inputs)
+        width = x.shape[1]
+        padded = space.take("padded", bottom - top + 2, width + 2, layer.inputs)
         _fill_padded(padded, x, top - 1)
-        gathered = space.take("gathered", bottom - top, width, 3, 3 * channels)
+        gathered = space.take("gathered", bottom - top, width, 3, 3 * layer.inputs)
         np.copyto(gathered, _neighbourhoods(padded, 1, 3))
-        rows = gathered.reshape(-1, 9 * channels)
-        product(rows, out[top:bottom].reshape(-1, product.outputs), relu)
+        return gathered.reshape(-1, 9 * layer.inputs)
 
 
 def _fill_padded(padded: Floats, x: Floats, top: int) -> None:
@@ -304,9 +313,7 @@ class _Block:
         self.expand = _Product(tensors, f"{layer.name}.expand")
 
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        x = np.ascontiguousarray(source.x)
-        if x is source.x and not x.flags.owndata:
-            x = x.copy()  # a caller's array, or a part of one
+        x = source.x.copy() if source.is_given else source.x
         height, width, _ = x.shape
         step = _strip_rows(width, 9 * self.half)
         narrow = space.take("narrow", min(step, height) + 2, width + 2, self.half)

@@ -374,17 +374,18 @@ class TorchExecution:
 
     def __init__(self, network: Network, module: TorchNetwork) -> None:
         self.network = network
-        self.halo = network.halo
         self.module = module
 
     def __call__(
-        self, inputs: Mapping[str, Floats], quality: Quality, area: Box, core: Box
+        self, inputs: Mapping[str, NDArray[Any]], quality: Quality, area: Box, core: Box
     ) -> list[Floats]:
         """As `Execution`."""
         device = next(self.module.parameters()).device
         with inference(), torch.device("cpu"):
             maps = {
-                name: torch.from_numpy(np.ascontiguousarray(x)).to(device).permute(2, 0, 1)[None]
+                name: torch.from_numpy(np.ascontiguousarray(x, np.float32))
+                .to(device)
+                .permute(2, 0, 1)[None]
                 for name, x in inputs.items()
             }  # [1,c,h,w] each, channels last in memory
             index = torch.as_tensor(quality, dtype=torch.float32).to(device)[None]

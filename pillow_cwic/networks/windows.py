@@ -26,15 +26,20 @@ SMALLEST_SHARE = 12
 
 
 def windows(
-    area: Box, *, height: int = 0, least: int = 1, largest: int = LARGEST_WINDOW
+    area: Box, *, height: int = 0, least: int = 1, largest: int = LARGEST_WINDOW, halo: int = 0
 ) -> list[Box]:
     """Cores of about equal size that cover `area` on the code grid, row-major.
 
-    None is wider than `largest`, or higher than `height`, by default `largest`, too. Where the area
-    is large enough, they are at least so many as `least` says.
+    None is wider than `largest`, or higher than `height`, by default `largest`, too. But where the
+    area is narrower, they are longer: with a halo, as large as a square. Where the area is large
+    enough, they are at least so many as `least` says.
     """
-    columns = -(-area.width // largest)
-    rows = -(-area.height // (height or largest))
+    longest = [
+        (largest + 2 * halo) ** 2 // (min(side, largest) + 2 * halo) - 2 * halo
+        for side in (area.height, area.width)
+    ]
+    columns = -(-area.width // longest[0])
+    rows = -(-area.height // (height or longest[1]))
     while columns * rows < least:
         wide = area.width / columns >= area.height / rows
         if (area.width / columns if wide else area.height / rows) < 2 * SMALLEST_SHARE:

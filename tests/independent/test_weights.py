@@ -213,5 +213,5 @@ def test_the_documents_reach_of_a_pixel_is_the_decoders(shipped):
     """The number of code positions in brackets is the halo of the default model's windows."""
     text = DOCUMENT.split("### Layers")[1].split("### ")[0]
     (formula, reach) = re.findall(r"^(r \+ b16 .*?) +\[(\d+)\]$", text, re.MULTILINE)[0]
-    assert int(reach) == shipped.decoder.halo
+    assert int(reach) == shipped.decoder.network.halo
     assert formula == "r + b16 + ceil((4 * (b4 + r) + 8 * b8) / 16)"

@@ -1,5 +1,6 @@
 """The architecture as data: NumPy and PyTorch execute one list of layers alike."""
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import tiny_model
 import torch
 from closeness import assert_close
+from coding import load
 from safetensors.numpy import load_file
 
 import pillow_cwic
@@ -20,6 +22,7 @@ from pillow_cwic.networks.encoder import features_network, heads_network
 from pillow_cwic.networks.numpy_network import NumpyNetwork, gelu
 from pillow_cwic.networks.torch_network import unshuffled
 from pillow_cwic.networks.windows import windows
+from pillow_cwic.runtime.blas import one_blas_thread
 from pillow_cwic.synthesis import synthesize
 from pillow_cwic.training import recipe as recipes
 from pillow_cwic.weights import models
@@ -97,16 +100,16 @@ def test_a_window_gives_what_the_whole_map_does(make, config):
         for name, shape in network.tensors.items()
     }
     run = NumpyNetwork(network, tensors, config.quality_count)
-    whole = Box(0, 0, 2 * run.halo + 3, 2)
+    whole = Box(0, 0, 2 * network.halo + 3, 2)
     channels = {"pixels": 3, "trunk": config.encoder_channels[2]}
     inputs = {}
     for name, scale in network.scales.items():
         shape = (2 * scale, whole.width * scale, channels.get(name, config.channels))
         inputs[name] = random.normal(0, 1, shape).astype(np.float32)
-    core = Box(run.halo + 1, 0, run.halo + 2, 2)
+    core = Box(network.halo + 1, 0, network.halo + 2, 2)
     expected = run(inputs, 2.0, whole, whole)
     errors = []
-    for halo in (run.halo, run.halo - 1):
+    for halo in (network.halo, network.halo - 1):
         area = core.grow(halo, whole)
         parts = {
             name: x[:, area.left * network.scales[name] : area.right * network.scales[name]]
@@ -201,6 +204,34 @@ def test_windows_give_every_core_work_and_cover_the_area_once():
             seen[core.slices] += 1
         assert seen[area.slices].min() == seen.max() == 1
         assert seen.sum() == area.width * area.height
+
+
+def test_windows_of_a_thin_area_are_long():
+    """A row has fewer halos to pay for, in windows that are no larger with them than a square."""
+    halo = 21
+    most = (64 + 2 * halo) ** 2
+    for area in (Box(0, 7, 8192, 8), Box(7, 0, 8, 8192), Box(0, 0, 30, 900)):
+        cores = windows(area, halo=halo)
+        sizes = [(core.width + 2 * halo) * (core.height + 2 * halo) for core in cores]
+        assert max(sizes) <= most
+        assert sum(core.width * core.height for core in cores) == area.width * area.height
+    assert len(windows(Box(0, 7, 8192, 8), halo=halo)) == 38  # 128 squares
+
+
+@pytest.mark.parametrize("size", [(64, 24), (16, 32), (219, 1)])
+def test_a_windows_memory_is_foreseen(size):
+    """What the shipped decoder allocates for a window, to a fifth."""
+    decoder = load().decoder
+    halo = decoder.network.halo
+    core = Box(halo, halo, halo + size[0], halo + size[1])
+    area = core.grow(halo, Box(0, 0, 1000, 1000))
+    codes = np.random.default_rng(1).integers(-3, 4, (area.height, area.width, 256), np.int16)
+    tracemalloc.start()
+    with one_blas_thread():
+        decoder({"codes": codes}, 30.0, area, core)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak == pytest.approx(decoder.network.work_bytes(core), rel=0.2)
 
 
 def test_no_seam_between_small_windows(face):

@@ -14,6 +14,7 @@ from closeness import assert_close
 from processes import environment, python
 
 import pillow_cwic
+from pillow_cwic.runtime import threads
 from pillow_cwic.runtime.blas import one_blas_thread
 from pillow_cwic.runtime.machine import available_cores
 from pillow_cwic.runtime.threads import map_parallel
@@ -118,6 +119,21 @@ def test_whoever_of_several_threads_ends_last_lifts_the_limit():
         assert counts() == {2}
         end.set()
         thread.join()
+
+
+def test_threads_keep_to_what_a_call_may_take(monkeypatch):
+    """However many cores there are: fewer large pieces at a time, never none."""
+    for cores, pixels, piece_bytes, count in (
+        (1, 10**9, 1, 1),
+        (2, 1 << 20, 80 << 20, 2),
+        (8, 1 << 20, 80 << 20, 2),
+        (32, 1 << 20, 20 << 20, 8),
+        (32, 10**9, 80 << 20, 7),
+        (32, 10**9, 10 << 30, 1),
+        (32, 0, 0, 8),
+    ):
+        monkeypatch.setattr(threads, "available_cores", lambda cores=cores: cores)
+        assert threads.threads_within(pixels, piece_bytes) == count
 
 
 NO_ROOM = """
