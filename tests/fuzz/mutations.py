@@ -1,4 +1,4 @@
-"""Changes to a file: blind ones, and ones that know its parts and mend every checksum."""
+"""Changes to files that know their parts, and mend every checksum."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ import struct
 import zlib
 from collections.abc import Callable
 
+from .blind import changed_bytes
+from .pictures import changed_exact_tile, changed_png
+
 Mutation = Callable[[bytes, random.Random], bytes]
 
 SIGNATURE_BYTES = 8
+EXACT_FLAG = 8
 TYPES = [b"HEAD", b"iCCP", b"eXIF", b"xMPm", b"dPIx", b"cMNT", b"QMAP", b"ALPH", b"TILE", b"abcD"]
 SIDES = [0, 1, 2, 15, 16, 17, 47, 48, 49, 63, 64, 65, 200, 1023, 1024, 1025, 5000, 2**24, 2**32 - 1]
 NUMBERS = [0.0, -0.0, 1.0, 72.0, 1e-300, 1e300, -1.0, float("inf"), float("nan")]
@@ -18,31 +22,14 @@ NUMBERS = [0.0, -0.0, 1.0, 72.0, 1e-300, 1e300, -1.0, float("inf"), float("nan")
 Pieces = list[tuple[bytes, bytes]]  # type and payload
 
 
-def changed_bytes(data: bytes, chance: random.Random) -> bytes:
-    """One to four bytes flipped, put in, taken out, or the end cut off."""
-    out = bytearray(data)
-    for _ in range(chance.choice([1, 1, 1, 2, 4])):
-        at = chance.randrange(len(out) or 1)
-        match chance.randrange(8):
-            case 0 | 1 | 2 | 3 if out:
-                out[at] ^= 1 << chance.randrange(8)
-            case 4 if out:
-                out[at] = chance.choice([0, 1, 0x7F, 0x80, 0xFF])
-            case 5:
-                out[at:at] = chance.randbytes(chance.randint(1, 8))
-            case 6:
-                del out[at : at + chance.randint(1, 64)]
-            case _:
-                del out[len(out) - chance.randint(1, 64) :]
-    return bytes(out)
-
-
 def changed_sections(data: bytes, chance: random.Random) -> bytes:
     """Sections of a .cwic file moved, doubled, left out or changed; their checksums fit."""
     pieces = sections(data)
+    head = dict(pieces).get(b"HEAD", b"")
+    exact = len(head) > 1 and bool(head[1] & EXACT_FLAG)
     for _ in range(chance.randint(1, 3)):
         if pieces:
-            _change_piece(pieces, chance)
+            _change_piece(pieces, exact, chance)
     return data[:SIGNATURE_BYTES] + b"".join(packed(kind, body) for kind, body in pieces)
 
 
@@ -66,7 +53,7 @@ def _crc(data: bytes) -> bytes:
     return zlib.crc32(data).to_bytes(4, "big")
 
 
-def _change_piece(pieces: Pieces, chance: random.Random) -> None:
+def _change_piece(pieces: Pieces, exact: bool, chance: random.Random) -> None:
     at = chance.randrange(len(pieces))
     kind, body = pieces[at]
     match chance.randrange(8):
@@ -79,16 +66,18 @@ def _change_piece(pieces: Pieces, chance: random.Random) -> None:
         case 3:
             pieces[at] = (chance.choice(TYPES), body)
         case _:
-            pieces[at] = (kind, _changed_payload(kind, body, chance))
+            pieces[at] = (kind, _changed_payload(kind, body, exact, chance))
 
 
-def _changed_payload(kind: bytes, body: bytes, chance: random.Random) -> bytes:
+def _changed_payload(kind: bytes, body: bytes, exact: bool, chance: random.Random) -> bytes:
     if kind == b"HEAD" and len(body) == 20 and chance.random() < 0.9:
         return _changed_head(body, chance)
     if kind in (b"ALPH", b"QMAP") and chance.random() < 0.8:
-        return _changed_png(body, chance)
+        return changed_png(body, chance)
     if kind == b"dPIx":
         return struct.pack(">2d", chance.choice(NUMBERS), chance.choice(NUMBERS))
+    if kind == b"TILE" and exact and chance.random() < 0.8:
+        return changed_exact_tile(body, chance)
     if kind == b"TILE" and chance.random() < 0.8:
         if chance.random() < 0.5:
             changed = changed_bytes(body, chance)
@@ -114,47 +103,6 @@ def _changed_head(body: bytes, chance: random.Random) -> bytes:
         case _:
             fields[4], fields[5] = fields[5], fields[4]
     return struct.pack(">BBBBII8s", *fields)
-
-
-def _changed_png(body: bytes, chance: random.Random) -> bytes:
-    """A PNG file with a chunk or its pixels changed, and checksums that fit."""
-    chunks: Pieces = []
-    at = 8
-    while at + 12 <= len(body):
-        length, kind = struct.unpack_from(">I4s", body, at)
-        chunks.append((kind, body[at + 8 : at + 8 + length]))
-        at += 12 + length
-    if not chunks:
-        return changed_bytes(body, chance)
-    at = chance.randrange(len(chunks))
-    kind, payload = chunks[at]
-    match chance.randrange(5):
-        case 0:
-            chunks[at] = (kind, changed_bytes(payload, chance))
-        case 1:
-            chunks.insert(at, (chance.choice([b"IDAT", b"tRNS", b"PLTE", b"abCd", b"IEND"]), b""))
-        case 2:
-            del chunks[at]
-        case _ if kind == b"IDAT":
-            chunks[at] = (kind, _changed_rows(payload, chance))
-        case _ if kind == b"IHDR" and len(payload) == 13:
-            fields = list(struct.unpack(">IIBBBBB", payload))
-            number = chance.randrange(7)
-            fields[number] = chance.choice([0, 1, 2, 3, 4, 8, 16, 64, 255])
-            chunks[at] = (kind, struct.pack(">IIBBBBB", *fields))
-    framed = (
-        struct.pack(">I", len(part)) + name + part + _crc(name + part) for name, part in chunks
-    )
-    return body[:8] + b"".join(framed)
-
-
-def _changed_rows(payload: bytes, chance: random.Random) -> bytes:
-    """The rows behind the compression: other filters, too many, too few."""
-    try:
-        rows = zlib.decompress(payload)
-    except zlib.error:
-        return payload
-    return zlib.compress(chance.choice([changed_bytes(rows, chance), rows * 2, rows[:-1], b""]))
 
 
 def changed_json(data: bytes, chance: random.Random) -> bytes:

@@ -29,6 +29,7 @@ from pillow_cwic.weights.file import parse_model
 
 from ..helpers.coding import load, partly_exact
 from . import mutations
+from .blind import changed_bytes
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "tiny"
 CORPUS = Path(__file__).parent / "corpus"
@@ -73,7 +74,7 @@ def kinds() -> dict[str, Kind]:
     weights = [(GOLDEN / "tiny.safetensors").read_bytes()]
     manifests = [(Path(__file__).parents[2] / "weights_manifest.json").read_bytes()]
     return {
-        "bytes": (files, mutations.changed_bytes, read_damaged),
+        "bytes": (files, changed_bytes, read_damaged),
         "sections": (files, mutations.changed_sections, read_forged),
         "manifests": (manifests, mutations.changed_json, read_manifest),
         "weights": (weights, mutations.changed_safetensors, read_weights),
@@ -101,27 +102,33 @@ def _files_of_everything() -> list[bytes]:
     ]
 
 
+def corpus(name: str) -> list[bytes]:
+    """The corpus's inputs of a kind."""
+    return [path.read_bytes() for path in sorted(CORPUS.glob(f"{name}-*"))]
+
+
 def replay(name: str, kind: Kind, tally: Tally) -> None:
     """The corpus's inputs of a kind, as they are."""
-    for path in sorted(CORPUS.glob(f"{name}-*")):
-        _read(kind, path.read_bytes(), b"", tally)
+    for data in corpus(name):
+        read(kind, data, b"", tally)
 
 
 def run(kind: Kind, chance: random.Random, tally: Tally) -> None:
     """One trial of a kind, counted in the tally."""
     inputs, mutate, _ = kind
     sound = chance.choice(inputs)
-    _read(kind, mutate(sound, chance), sound, tally)
+    read(kind, mutate(sound, chance), sound, tally)
 
 
-def _read(kind: Kind, data: bytes, sound: bytes, tally: Tally) -> None:
-    _, _, read = kind
+def read(kind: Kind, data: bytes, sound: bytes, tally: Tally) -> None:
+    """One input of a kind, made of a sound one, counted in the tally."""
+    _, _, read_input = kind
     try:
         with _limited_time(), warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
             warnings.filterwarnings("ignore", message="the resolution .* is none, and left out")
-            accepted = read(data, sound)
+            accepted = read_input(data, sound)
     except SilentError as error:
         tally.faults.append((f"silent: {error}", data))
     except HangError:
