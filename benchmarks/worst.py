@@ -122,7 +122,7 @@ def cases(megapixels: float) -> dict[str, tuple[Callable[[], bytes], Region | No
 
 def measure(name: str, file: Path, region: Region | None, cores: int) -> None:
     """Decode in this process and print one line of the table."""
-    threads.available_cores = lambda: cores
+    threads.available_cores = lambda: cores  # type: ignore[attr-defined]
     start = time.perf_counter()
     data = file.read_bytes()
     try:
