@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .format.metadata import NO_METADATA, Metadata
+from .format.metadata import METADATA_NAMES, NO_METADATA, Metadata
 
 if TYPE_CHECKING:
     import torch
@@ -69,6 +69,10 @@ class EncodeOptions:
         **options: Any,
     ) -> Self:
         """The keywords of `pillow_cwic.encode`; ValueError or TypeError for what means nothing."""
+        unknown = sorted(options.keys() - set(OPTION_NAMES))
+        if unknown:
+            known = ", ".join(OPTION_NAMES + METADATA_NAMES)
+            raise TypeError(f"there is no option {', '.join(unknown)}; there are {known}")
         metadata = check_metadata(icc_profile, exif, xmp, dpi, comment)
         return cls(**options, metadata=metadata)
 
@@ -179,6 +183,10 @@ class Picture:
 def check_picture(array: ArrayLike) -> Picture:
     """uint8 HxW or HxWx{1,2,3,4} -> Picture; TypeError or ValueError says what was found."""
     pixels = np.asarray(array)
+    if pixels.dtype.kind not in "buifc":  # a path, for one
+        raise TypeError(
+            f"a picture is an array of uint8 or an image of Pillow's, found {type(array).__name__}"
+        )
     if pixels.dtype != np.uint8:
         hint = "; scale it to 0..255 and round first" if pixels.dtype.kind in "fiu" else ""
         raise TypeError(f"pixels are uint8, found {pixels.dtype}{hint}")

@@ -180,6 +180,8 @@ def test_wrong_options_are_named(options, message):
         (np.zeros((4, 4, 5), np.uint8), ValueError, r"found shape \(4, 4, 5\)"),
         (np.zeros((0, 4, 3), np.uint8), ValueError, r"at least one pixel, found shape \(0, 4, 3\)"),
         (np.zeros(4, np.uint8), ValueError, r"found shape \(4,\)"),
+        ("photo.png", TypeError, "an array of uint8 or an image of Pillow's, found str"),
+        (None, TypeError, "an array of uint8 or an image of Pillow's, found NoneType"),
     ],
 )
 def test_wrong_pixels_are_named(array, error, message):

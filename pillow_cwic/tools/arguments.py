@@ -151,7 +151,7 @@ def chosen_reading(args: argparse.Namespace) -> Reading:
     """How pictures are to be read."""
     return Reading(
         frame=getattr(args, "frame", None),
-        all_frames=getattr(args, "all_frames", False),
+        all_frames=getattr(args, "all_frames", None),
         scale=args.scale,
         strip=getattr(args, "strip", False),
         max_pixels=args.max_pixels,

@@ -25,7 +25,7 @@ from . import (
     weights_command,
 )
 from .arguments import CommandParser
-from .terminal import PROGRAM, choose_warnings, complain, prepare_streams
+from .terminal import PROGRAM, choose_warnings, complain, in_words, prepare_streams
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             complain(str(error) or "not enough memory")
             return 1
         except (OSError, ValueError, TypeError) as error:
-            complain(str(error))
+            complain(in_words(error))
             return 1
         except KeyboardInterrupt:
             complain("interrupted")

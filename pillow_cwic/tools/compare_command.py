@@ -23,9 +23,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("paths", nargs="+", metavar="PICTURE", help=argparse.SUPPRESS)
     _add_out(parser, "cwic-compare")
     arguments.add(parser)
-    parser.add_argument(
-        "--frame", type=arguments.count, metavar="N", help="of animations or pages, counted from 0"
-    )
+    _add_frame(parser)
     arguments.add_scale(parser)
     arguments.add_usual(parser)
     parser.set_defaults(func=_compare, usage_error=parser.error)
@@ -44,6 +42,7 @@ def add_demo_parser(commands: Any) -> None:
         "picture", nargs="?", metavar="PICTURE", help="default: one that ships (NASA, 1992)"
     )
     _add_out(parser, "cwic-demo")
+    _add_frame(parser)
     arguments.add_scale(parser)
     arguments.add_usual(parser)
     parser.set_defaults(func=_demo, usage_error=parser.error)
@@ -52,6 +51,12 @@ def add_demo_parser(commands: Any) -> None:
 def _add_out(parser: argparse.ArgumentParser, folder: str) -> None:
     parser.add_argument(
         "--out", default=folder, metavar="DIR", help="folder for the results; default: %(default)s"
+    )
+
+
+def _add_frame(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--frame", type=arguments.count, metavar="N", help="of animations or pages, counted from 0"
     )
 
 

@@ -14,7 +14,7 @@ import sys
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ..format.container import SIGNATURE
 from ..pillow_plugin import MIME_TYPE
@@ -137,6 +137,6 @@ def _thumbnail(args: argparse.Namespace) -> int:
     with name_in_errors(args.input), Image.open(args.input, formats=["CWIC"]) as image:
         image.thumbnail((args.size, args.size))
         file = BytesIO()
-        image.save(file, "PNG")
+        ImageOps.exif_transpose(image).save(file, "PNG")  # file managers turn none
     write_atomically(Path(args.output), file.getvalue())
     return 0

@@ -28,7 +28,7 @@ class Reading:
     """How pictures are read."""
 
     frame: int | None = None  # counted from 0
-    all_frames: bool = False
+    all_frames: bool | None = None  # None for a command that takes one
     scale: Scale | None = None  # of 16-bit and float pictures
     strip: bool = False  # leave out all metadata but the colour profile
     max_pixels: int | None = None  # 0 for no limit, None for Pillow's
@@ -82,11 +82,9 @@ def chosen_frames(image: Image.Image, reading: Reading) -> range:
         return range(count)
     if reading.frame is None:
         if count > 1:
-            warnings.warn(
-                f"{count} frames, the first one is taken: --frame N takes another (0 to "
-                f"{count - 1}), --all-frames all of them",
-                stacklevel=2,
-            )
+            remedy = f"--frame N takes another (0 to {count - 1})"
+            remedy += ", --all-frames all of them" if reading.all_frames is not None else ""
+            warnings.warn(f"{count} frames, the first one is taken: {remedy}", stacklevel=2)
         return range(1)
     if reading.frame >= count:
         raise ValueError(f"--frame {reading.frame}: the frames are 0 to {count - 1}")

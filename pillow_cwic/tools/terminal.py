@@ -155,7 +155,7 @@ def attempt(name: str, work: Callable[[], Any], target: str | None = None) -> Ou
         except MemoryError as error:
             outcome.problem = str(error) or "not enough memory"
         except (OSError, ValueError, TypeError) as error:
-            outcome.problem = str(error) or type(error).__name__
+            outcome.problem = in_words(error) or type(error).__name__
     outcome.notes += dict.fromkeys(str(warning.message) for warning in caught)
     return outcome
 
@@ -165,13 +165,20 @@ def _with_name(text: str, name: str) -> str:
     return text if shown in text else f"{shown}: {text}"
 
 
+def in_words(error: Exception) -> str:
+    """An error for people: the system's own without its number."""
+    if isinstance(error, OSError) and error.strerror and error.filename and not error.filename2:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error)
+
+
 @contextmanager
 def name_in_errors(name: str) -> Iterator[None]:
     """Name the file in errors that do not."""
     try:
         yield
     except (OSError, ValueError, TypeError) as error:
-        raise OSError(_with_name(str(error), name)) from error
+        raise OSError(_with_name(in_words(error), name)) from error
 
 
 @contextmanager

@@ -300,7 +300,7 @@ def test_a_full_disk_leaves_the_old_output(
     command = [sys.executable, "-B", "-c", FULL_DISK, verb, str(source), str(out), "-qf"]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    problem = f"[Errno {errno.EFBIG}] {os.strerror(errno.EFBIG)}: '{out}'"
+    problem = f"{out}: {os.strerror(errno.EFBIG)}"
     assert done.stderr == f"pillow-cwic: {problem}\n"
     assert [one.read_bytes() for one in out.parent.iterdir()] == [b"precious"] * exists
 

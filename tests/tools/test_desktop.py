@@ -9,6 +9,7 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from processes import environment
@@ -66,6 +67,18 @@ def test_the_thumbnailer_makes_thumbnails(data: Path, tmp_path: Path, photo: Ima
     subprocess.run(command, env=environment(), check=True, timeout=120)
     with Image.open(out) as image:
         assert (image.format, image.size) == ("PNG", (40, 33))
+
+
+def test_thumbnails_are_upright(tmp_path: Path, photo: Image.Image) -> None:
+    """A file manager shows them as they are: the orientation is applied."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "x.cwic", exif=exif, lossless=True)
+    out = tmp_path / "x.png"
+    assert main(["desktop", "thumbnail", str(tmp_path / "x.cwic"), str(out)]) == 0
+    with Image.open(out) as image:
+        assert np.array_equal(np.asarray(image), np.rot90(np.asarray(photo), -1))
+        assert 0x0112 not in image.getexif()
 
 
 def test_strange_paths_are_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
