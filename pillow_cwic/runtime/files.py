@@ -66,7 +66,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     (a pipe, a terminal) is written to as it is.
     """
     if path.exists() and not path.is_file():
-        path.write_bytes(data)  # by its own name: where /dev/stdout leads to has none
+        try:
+            path.write_bytes(data)  # by its own name: where /dev/stdout leads to has none
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         return
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".cwic-{secrets.token_hex(8)}.partial")

@@ -167,9 +167,14 @@ def _with_name(text: str, name: str) -> str:
 
 def in_words(error: Exception) -> str:
     """An error for people: the system's own without its number."""
-    if isinstance(error, OSError) and error.strerror and error.filename and not error.filename2:
-        return f"{os.fsdecode(error.filename)}: {error.strerror}"
-    return str(error)
+    if not isinstance(error, OSError) or not error.strerror or error.filename2:
+        return str(error)
+    name = error.filename
+    return (
+        f"{os.fsdecode(name)}: {error.strerror}"
+        if isinstance(name, str | bytes)
+        else error.strerror
+    )
 
 
 @contextmanager

@@ -143,3 +143,10 @@ def test_readers_never_see_a_part(tmp_path: Path) -> None:
         thread.join()
     assert path.read_bytes() in contents
     assert [one.name for one in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which is always full")
+def test_a_full_device_is_named() -> None:
+    """What is no regular file is named in its error, too."""
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_atomically(Path("/dev/full"), b"data")
