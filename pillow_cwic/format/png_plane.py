@@ -1,7 +1,8 @@
-"""Small lossless planes inside a .cwic file, as PNG: alpha and the quality map.
+"""Pictures inside a .cwic file that are PNG: alpha, the quality map, and a tile's exact blocks.
 
 Invariant: reading a part takes memory for that part and for one strip of rows, whatever the file
-claims; Pillow undoes the row filters, strip by strip. No torch, no sections.
+claims; Pillow undoes the row filters, strip by strip. Only what makes pixels is looked at: no
+ancillary chunk, and no switch of Pillow's, changes what is read. No torch, no sections.
 """
 
 import io
@@ -23,8 +24,15 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 STRIP_BYTES = 1 << 20
 """About so many pixels are unpacked at a time, and at least one row."""
 
+_PASSED = {1: (b"IEND",), 3: (b"IEND", b"PLTE")}
+"""Critical chunks that change no pixel; a palette of RGB is a hint for screens of few colours."""
+
 _HEAD = struct.Struct(">IIBBBBB")  # IHDR: width, height, depth, colour type, three methods
-_GREY_8_BIT = (8, 0, 0, 0, 0)  # deflate, adaptive filters, not interlaced
+_KINDS = {  # 8 bits, colour type, deflate, adaptive filters, not interlaced
+    1: ("grey", "L", (8, 0, 0, 0, 0)),
+    3: ("RGB", "RGB", (8, 2, 0, 0, 0)),
+}
+"""By bands: what a person calls it, Pillow's mode, the end of IHDR."""
 
 
 def encode_plane(plane: Plane) -> bytes:
@@ -42,23 +50,30 @@ def decode_plane(
     FormatError naming the section unless it is grey, 8-bit, not interlaced and of `size` (w, h). Of
     a part, only what precedes its end is looked at.
     """
-    part = box or Box(0, 0, *size)
-    out = np.empty((part.height, part.width), np.uint8)
     try:
-        packed = _Packed(_chunks(data, size))
-        for top, strip in _strips(packed, size, part.lower):
-            rows = slice(max(part.upper - top, 0), part.lower - top)
-            inside = strip[rows, part.left : part.right]
-            first = top + rows.start - part.upper
-            out[first : first + len(inside)] = inside
-        if part.lower == size[1]:
-            packed.finish()
-    except ValueError as error:  # Pillow's, of a filter that does not exist, and those below
+        return decode_png(data, size, 1, box)[:, :, 0]
+    except ValueError as error:
         raise FormatError(f"section {section}: not a readable PNG: {error}") from error
+
+
+def decode_png(
+    data: Payload, size: tuple[int, int], bands: int, box: Box | None = None
+) -> NDArray[np.uint8]:
+    """As `decode_plane`, of 1 or 3 bands: uint8 [H,W,bands]; ValueError for another file."""
+    part = box or Box(0, 0, *size)
+    out = np.empty((part.height, part.width, bands), np.uint8)
+    packed = _Packed(_chunks(data, size, bands))
+    for top, strip in _strips(packed, size, bands, part.lower):
+        rows = slice(max(part.upper - top, 0), part.lower - top)
+        inside = strip[rows, part.left : part.right]
+        first = top + rows.start - part.upper
+        out[first : first + len(inside)] = inside
+    if part.lower == size[1]:
+        packed.finish()
     return out
 
 
-def _chunks(data: Payload, size: tuple[int, int]) -> Iterator[memoryview]:
+def _chunks(data: Payload, size: tuple[int, int], bands: int) -> Iterator[memoryview]:
     """The payloads of all IDAT chunks; ValueError for what is not the expected PNG file."""
     view = memoryview(data)
     if view[: len(SIGNATURE)] != SIGNATURE:
@@ -81,23 +96,25 @@ def _chunks(data: Payload, size: tuple[int, int]) -> Iterator[memoryview]:
         if is_first != (kind == b"IHDR"):
             raise ValueError("it does not start with one chunk IHDR")
         if is_first:
-            _check_head(bytes(payload), size)
+            _check_head(bytes(payload), size, bands)
         elif kind == b"IDAT":
             if length:
                 yield payload
-        elif kind != b"IEND" and not kind[0] & 0x20:  # upper case: critical
-            raise ValueError(f"a grey plane has no chunk {kind!r}")
+        elif kind not in _PASSED[bands] and not kind[0] & 0x20:  # upper case: critical
+            raise ValueError(f"a picture that is {_KINDS[bands][0]} has no chunk {kind!r}")
 
 
-def _check_head(head: bytes, size: tuple[int, int]) -> None:
+def _check_head(head: bytes, size: tuple[int, int], bands: int) -> None:
     if len(head) != _HEAD.size:
         raise ValueError(f"its IHDR has {len(head)} bytes, expected {_HEAD.size}")
     width, height, *kind = _HEAD.unpack(head)
-    if (width, height) != size or tuple(kind) != _GREY_8_BIT:
+    name, _, expected = _KINDS[bands]
+    if (width, height) != size or tuple(kind) != expected:
         depth, colour, *_, interlaced = kind
         raise ValueError(
             f"it has {width} x {height} pixels, {depth} bits, colour type {colour}, "
-            f"interlaced {interlaced}; expected {size[0]} x {size[1]}, 8, 0 (grey), 0 (no)"
+            f"interlaced {interlaced}; "
+            f"expected {size[0]} x {size[1]}, 8, {expected[1]} ({name}), 0 (no)"
         )
 
 
@@ -137,18 +154,23 @@ class _Packed:
             pass
 
 
-def _strips(packed: _Packed, size: tuple[int, int], lower: int) -> Iterator[tuple[int, Plane]]:
-    """Row number and pixels [h,W] of one strip after the other, down to row `lower`."""
+def _strips(
+    packed: _Packed, size: tuple[int, int], bands: int, lower: int
+) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Row number and pixels [h,W,bands] of one strip after the other, down to row `lower`."""
     width, _ = size
-    step = max(1, STRIP_BYTES // width)
-    above = np.zeros(width, np.uint8)  # what filters take for the row above the first
+    row_bytes = width * bands
+    mode = _KINDS[bands][1]
+    step = max(1, STRIP_BYTES // row_bytes)
+    above = np.zeros(row_bytes, np.uint8)  # what filters take for the row above the first
     for top in range(0, lower, step):
         height = min(step, lower - top)
-        rows = packed.read(height * (width + 1))
-        if len(rows) < height * (width + 1):
+        rows = packed.read(height * (row_bytes + 1))
+        if len(rows) < height * (row_bytes + 1):
             raise ValueError(f"its data end before row {top + height}")
         # The row above, unfiltered, then the strip: Pillow's decoder takes it for a whole picture.
         stream = zlib.compress(b"\x00" + above.tobytes() + rows, 0)
-        strip = np.asarray(Image.frombytes("L", (width, height + 1), stream, "zip", "L"))[1:]
+        image = Image.frombytes(mode, (width, height + 1), stream, "zip", mode)
+        strip = np.asarray(image).reshape(height + 1, width, bands)[1:]
         yield top, strip
         above = strip[-1]

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 import pillow_cwic
 from pillow_cwic import FormatError
@@ -83,22 +83,46 @@ def picture_file(kind: str, mode: str = "RGB", size: tuple[int, int] = (6, 4), *
 
 SOUND_PNG = picture_file("PNG")
 SOUND_WEBP = picture_file("WEBP", lossless=True)
-BOMB = bytearray(SOUND_PNG)
-BOMB[16:24] = struct.pack(">II", 60000, 60000)
-INTERLACED = bytearray(SOUND_PNG)
-INTERLACED[28] = 1
+
+
+def with_chunks(*chunks: tuple[bytes, bytes], head: bytes = b"") -> bytes:
+    """The sound PNG file with chunks behind its IHDR, or another payload of that."""
+    framed = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in ((b"IHDR", head or SOUND_PNG[16:29]), *chunks)
+    )
+    return SOUND_PNG[:8] + b"".join(framed) + SOUND_PNG[33:]
+
+
+def with_rows(rows: bytes) -> bytes:
+    """A PNG file of 6 x 4 pixels with these rows."""
+    return with_chunks((b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+
+
+BOMB = with_chunks(head=struct.pack(">II", 60000, 60000) + SOUND_PNG[24:29])
+INTERLACED = with_chunks(head=SOUND_PNG[16:28] + b"\x01")
+ROWS = bytes(4 * (1 + 3 * 6))
+ANIMATION = (
+    (b"acTL", struct.pack(">II", 2, 0)),
+    (b"fcTL", struct.pack(">IIIIIHHBB", 0, 1, 1, 0, 0, 1, 1, 0, 0)),
+)
 PICTURES = {
     "png_other_size": (
         PNG,
         picture_file("PNG", size=(6, 5)),
-        "it has 6 x 5 pixels, expected 6 x 4",
+        "it has 6 x 5 pixels, 8 bits, .* expected 6 x 4",
     ),
-    "png_bomb": (PNG, bytes(BOMB), "it has 60000 x 60000 pixels, expected 6 x 4"),
+    "png_bomb": (PNG, BOMB, "it has 60000 x 60000 pixels, .* expected 6 x 4"),
     "png_grey": (PNG, picture_file("PNG", "L"), "8 bits, colour type 0, interlaced 0"),
     "png_palette": (PNG, picture_file("PNG", "P"), "8 bits, colour type 3, interlaced 0"),
-    "png_interlaced": (PNG, bytes(INTERLACED), "interlaced 1"),
-    "png_cut": (PNG, SOUND_PNG[:-40], "not a readable PNG file"),
-    "png_start_cut": (PNG, SOUND_PNG[:20], "it ends after 20 bytes"),
+    "png_interlaced": (PNG, INTERLACED, "interlaced 1"),
+    "png_cut": (PNG, SOUND_PNG[:-40], "it is cut off in the chunk"),
+    "png_start_cut": (PNG, SOUND_PNG[:20], "it is cut off in the chunk at byte 8"),
+    "png_checksum": (PNG, SOUND_PNG[:-20] + bytes(8) + SOUND_PNG[-12:], "a wrong checksum"),
+    "png_rows_missing": (PNG, with_rows(ROWS[:-19]), "its data end before row 4"),
+    "png_rows_too_many": (PNG, with_rows(ROWS + bytes(19)), "more rows than its height"),
+    "png_filter": (PNG, with_rows(b"\x09" + ROWS[1:]), "not a readable PNG file"),
+    "png_critical_chunk": (PNG, with_chunks((b"ABCD", b"")), "that is RGB has no chunk b'ABCD'"),
     "png_is_webp": (PNG, SOUND_WEBP, "does not start with PNG's signature"),
     "webp_other_size": (
         WEBP,
@@ -138,6 +162,42 @@ def test_malformed_picture(name):
         decode_lossless(LosslessPicture(number, data), (6, 4), 3)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
+    assert peak < 1_000_000
+
+
+@pytest.mark.parametrize("tolerant", [False, True])
+@pytest.mark.parametrize("name", PICTURES)
+def test_pillows_switch_for_damage_changes_nothing(name, tolerant, monkeypatch):
+    """LOAD_TRUNCATED_IMAGES is for whole files: a tile's picture is sound, or there is none."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", tolerant)
+    number, data, message = PICTURES[name]
+    with pytest.raises(FormatError, match=message):
+        decode_lossless(LosslessPicture(number, data), (6, 4), 3)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        ANIMATION[:1],
+        ANIMATION,
+        [(b"acTL", b"")],
+        [(b"tRNS", bytes(6))],
+        [(b"gAMA", struct.pack(">I", 20000))],
+        [(b"PLTE", bytes(768))],
+        [(b"iCCP", b"x\0\0" + zlib.compress(bytes(1 << 24)))],
+        [(b"zTXt", b"x\0\0" + zlib.compress(bytes(1 << 24)))],
+        [(b"eXIf", b"II*\0"), (b"pHYs", bytes(9)), (b"abCd", b"")],
+    ],
+)
+def test_chunks_that_make_no_pixels_change_nothing(chunks):
+    """Animations, colours, texts: the samples as they are, no warning, no memory."""
+    expected = np.asarray(Image.open(io.BytesIO(SOUND_PNG)))
+    tracemalloc.start()
+    pixels = decode_lossless(LosslessPicture(PNG, with_chunks(*chunks)), (6, 4), 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(pixels, expected)
     assert peak < 1_000_000
 
 
