@@ -23,7 +23,8 @@ from ..image_modes import stored_image
 from ..metrics import WINDOW, bits_per_pixel
 from ..metrics.pictures import psnr, ssim
 from ..runtime.package import on_disk, package_data
-from . import rivals
+from . import exact_view, rivals
+from .exact_view import ExactView
 from .metadata import upright
 from .pictures import Reading, load_picture
 from .recode import CWIC, on_colour, saved, write_png
@@ -73,6 +74,7 @@ class Comparison:
     original: Image.Image
     trials: list[Trial]  # ours first
     missing: list[str]  # rivals without a file that small
+    exact: ExactView | None = None  # None where our file has no exact blocks
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Report:
 def files_of(name: str, others: Sequence[Rival]) -> list[str]:
     """The files that a picture may leave in the folder."""
     titles = ("Original", OURS, *(rival.title for rival in others))
-    shown = [view_file(name, title) for title in titles]
+    shown = [view_file(name, title) for title in (*titles, exact_view.TITLE)]
     return [f"{name}.cwic", f"{name}-comparison.png", *shown]
 
 
@@ -186,7 +188,8 @@ def compare_picture(
         else:
             trials.append(trial(rival.title, data, original))
         progress.update()
-    return Comparison(name, original, trials, missing)
+    exact = exact_view.exact_view(ours.data, ours.picture)
+    return Comparison(name, original, trials, missing, exact)
 
 
 def trial(codec: str, data: bytes, original: Image.Image) -> Trial:
@@ -236,6 +239,8 @@ def views(comparison: Comparison) -> Iterator[tuple[str, Image.Image]]:
     """What the page shows of a picture, by title."""
     yield "Original", comparison.original
     yield from ((t.codec, t.picture) for t in comparison.trials)
+    if comparison.exact:
+        yield exact_view.TITLE, comparison.exact.picture
 
 
 def view_file(name: str, title: str) -> str:
@@ -256,6 +261,8 @@ def _section(number: int, comparison: Comparison) -> str:
     original = comparison.original
     figures = {"Original": f"{original.width} x {original.height} pixels, 24 bits per pixel"}
     figures |= {t.codec: t.figures for t in comparison.trials}
+    if comparison.exact:
+        figures[exact_view.TITLE] = comparison.exact.figures
 
     # A radio button and a panel for each view; the page's style shows the panel that is chosen.
     switches = "".join(_switch(number, index, title) for index, title in enumerate(figures))

@@ -14,11 +14,11 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageDraw
 
 import pillow_cwic
 from pillow_cwic.metrics import pictures
-from pillow_cwic.tools import compare, rivals
+from pillow_cwic.tools import compare, exact_view, rivals
 from pillow_cwic.tools.cli import main
 from pillow_cwic.tools.rivals import RIVALS
 
@@ -241,3 +241,46 @@ def test_means_are_over_the_same_pictures(face: Image.Image, tmp_path: Path) -> 
     rows = Page(tmp_path / "out" / "index.html").rows
     counts = [row[1] for row in rows if len(row) == 5 and row[1].isdigit()]
     assert counts == ["1"] * (1 + len(rivals.available()))
+
+
+def test_exact_blocks_are_shown(face: Image.Image, tmp_path: Path) -> None:
+    """A page with text gets one more view: exact blocks as they are, the others tinted."""
+    picture = Image.new("RGB", (320, 192), "white")
+    draw = ImageDraw.Draw(picture)
+    for line in range(12):
+        draw.text((4, 16 * line + 2), "The quick brown fox, No. 17", fill=(20, 20, 40))
+    picture.paste(face.crop((0, 0, 160, 192)), (160, 0))
+    picture.save(tmp_path / "text.png")
+    face.save(tmp_path / "face.png")
+    out = tmp_path / "out"
+    names = [str(tmp_path / "text.png"), str(tmp_path / "face.png")]
+    assert main(["compare", *names, "--out", str(out), "-q"]) == 0
+
+    # Of the two pictures, the one with text has the view, the last in its section.
+    captions = dict(Page(out / "index.html").pictures)
+    assert "face-exact-blocks.png" not in captions
+    share = re.fullmatch(
+        r"(\d+)% of the blocks are exact; the others are tinted", captions["text-exact-blocks.png"]
+    )
+    assert share is not None
+    assert 30 < int(share[1]) < 60
+    order = list(captions)
+    assert order[order.index("face-original.png") - 1] == "text-exact-blocks.png"
+
+    # Text as it is, the photograph's middle redder and darker.
+    with Image.open(out / "text-exact-blocks.png") as image:
+        view = np.asarray(image)
+    with Image.open(out / "text-pillow-cwic.png") as image:
+        shown = np.asarray(image)
+    assert np.array_equal(view[:, :128], np.asarray(picture)[:, :128])
+    middle = np.s_[48:144, 208:288]
+    expected = shown[middle] // 2 + np.array(exact_view.TINT) // 2
+    assert np.array_equal(view[middle], expected)
+
+
+def test_every_view_has_a_place_in_the_pages_style() -> None:
+    """The style shows as many views as a picture can have: it names each switch."""
+    style = compare.on_disk(compare.PAGE).read_text(encoding="utf-8")
+    count = len(("Original", compare.OURS, *RIVALS, exact_view.TITLE))
+    for index in range(count):
+        assert f'input[value="{index}"]:checked) figure:nth-child({index + 1})' in style
