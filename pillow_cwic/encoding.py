@@ -177,4 +177,4 @@ def _refined(chosen: Chosen, boxes: list[Box], effort: int) -> Coded:
     import_torch("effort")
     from .refinement import refine
 
-    return refine(chosen.analysis, boxes, chosen.coded, effort)
+    return refine(chosen.analysis, boxes, chosen.coded, effort, exact=chosen.exact)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .analysis import Analysis, Coded
 from .entropy.ladder import UNIT
+from .format.exact_tile import Mask
 from .format.grid import GRID, Box
 from .metrics import WINDOW
 from .metrics.distortion import distortion
@@ -73,13 +74,22 @@ Codes = NDArray[np.int16]
 
 
 def refine(
-    analysis: Analysis, tiles: list[Box], coded: Coded, effort: int, *, strip: int = STRIP
+    analysis: Analysis,
+    tiles: list[Box],
+    coded: Coded,
+    effort: int,
+    *,
+    exact: Mask | None = None,
+    strip: int = STRIP,
 ) -> Coded:
     """What `Analysis.coded` gave, with remainders -> the same with better codes, without them.
 
     effort: passes over every tile; one takes about as long as four runs of the decoder. Tiles see
-    the refined codes of those before them. strip: see STRIP.
+    the refined codes of those before them. exact [h,w]: positions whose pixels the decoder does not
+    show, by default none; only bits count there. strip: see STRIP.
     """
+    if exact is None:
+        exact = np.zeros(coded.level.shape, np.bool_)
     if coded.remainders is None:
         raise ValueError(
             "refinement starts from features that were rounded: remainders are missing"
@@ -100,7 +110,9 @@ def refine(
     # Whatever the caller's: gradients can't pass what is made in inference mode.
     with torch.inference_mode(False), torch.device("cpu"):
         for box in tiles:
-            search = Search(analysis, coded._replace(codes=refined), box, strip=strip)
+            if exact[box.slices].all():
+                continue
+            search = Search(analysis, coded._replace(codes=refined), box, exact=exact, strip=strip)
             for number in range(1, effort + 1):
                 search.step(number / effort)
                 analysis.progress.add(work)
@@ -111,8 +123,10 @@ def refine(
 class Strip:
     """A part of a tile for which gradients take little memory, and what it should look like."""
 
-    def __init__(self, analysis: Analysis, quality_index: int, area: Box, core: Box) -> None:
-        """area: the strip, in the tile `core`; both on the picture's code grid."""
+    def __init__(
+        self, analysis: Analysis, quality_index: int, area: Box, core: Box, exact: Mask
+    ) -> None:
+        """area: the strip, in the tile `core`; both on the picture's code grid, as `exact` is."""
         window = area.grow(HALO, analysis.grid)
         self.window = window.within(core.grow(HALO, analysis.grid)).slices
         """In the tile's codes, halo included."""
@@ -130,6 +144,11 @@ class Strip:
         columns = max(WINDOW, min(full.width, width - full.left))
         pixels = torch.from_numpy(cut(analysis.pixels, full)[:rows, :columns].copy())
         self.original = pixels.permute(2, 0, 1)[None].float() / 255  # [1,3,H,W]
+        unseen = torch.from_numpy(exact[window.slices].copy())
+        unseen = unseen.repeat_interleave(GRID, 0).repeat_interleave(GRID, 1)
+        beyond = (0, columns - unseen.shape[1], 0, rows - unseen.shape[0])
+        self.unseen = F.pad(unseen, beyond)
+        """Pixels [H,W] that the decoder takes from elsewhere: no error there counts."""
 
         quality = analysis.model.quality_input(quality_index, analysis.offsets, window)
         self.quality = torch.as_tensor(quality)[None].float()  # [1] or [1,h,w]
@@ -149,7 +168,9 @@ class Expected(NamedTuple):
 class Search:
     """One tile's codes on their way. Costs are in bits of the picture's quality index."""
 
-    def __init__(self, analysis: Analysis, coded: Coded, core: Box, *, strip: int = STRIP) -> None:
+    def __init__(
+        self, analysis: Analysis, coded: Coded, core: Box, *, exact: Mask, strip: int = STRIP
+    ) -> None:
         model = analysis.model
         window = core.grow(HALO, analysis.grid)
         self.entropy = model.entropy
@@ -158,7 +179,8 @@ class Search:
         self.lagrangian = model.config.distortion_weight(coded.quality_index)
         self.similarity = model.config.similarity_weights(float(coded.quality_index))
         self.strips = [
-            Strip(analysis, coded.quality_index, area, core) for area in windows(core, height=strip)
+            Strip(analysis, coded.quality_index, area, core, exact)
+            for area in windows(core, height=strip)
         ]
 
         # Codes of the tile and, around it, of its halo, which stay as they are.
@@ -285,6 +307,7 @@ class Search:
         rows, columns = strip.original.shape[2:]
         picture = self.decoder(codes, strip.quality.to(device))[:, :, :rows, :columns]
         original = strip.original.to(device)
+        picture = torch.where(strip.unseen.to(device), original, picture)
         mean = distortion(picture.clamp(0, 1), original, *self.similarity)[2].sum()
         return self.lagrangian * mean * strip.pixels
 

@@ -15,7 +15,7 @@ from pillow_cwic import refinement
 from pillow_cwic.analysis import Analysis, Coded
 from pillow_cwic.entropy.ladder import UNIT
 from pillow_cwic.entropy.range_coder import RangeWriter
-from pillow_cwic.format import container
+from pillow_cwic.format import container, exact_tile
 from pillow_cwic.format.grid import tiles
 from pillow_cwic.metrics import pictures
 from pillow_cwic.tools import demo
@@ -66,6 +66,36 @@ def test_effort_makes_files_better(pixels, quality):
     shown = [pillow_cwic.decode(data) for data in (plain, refined)]
     assert pictures.ssim(pixels, shown[1]) > pictures.ssim(pixels, shown[0])
     assert container.read_header(refined).model_id == container.read_header(plain).model_id
+
+
+def test_nothing_is_spent_on_exact_blocks(pixels):
+    """Pixels that come from elsewhere are no distortion, and nothing pulls at their codes."""
+    analysis, coded = analysed(pixels[:64, :64], 32)
+    box = tiles(64, 64, 1024)[0]
+    none = np.zeros(coded.level.shape, bool)
+    cost, gradient = refinement.Search(analysis, coded, box, exact=none)._distortion_gradient()
+    rest, pull = refinement.Search(analysis, coded, box, exact=~none)._distortion_gradient()
+    assert cost > 100
+    assert abs(rest) < 0.001 * cost
+    assert pull.abs().max() < 0.001 * gradient.abs().max()
+
+
+def test_effort_and_exact_blocks_go_together(pixels):
+    """Beside text, a photograph gets better as it does alone; the text stays as it is."""
+    page = np.full((160, 288, 3), 255, np.uint8)
+    page[:, 96:] = pixels
+    image = Image.fromarray(page)
+    for line in range(10):
+        ImageDraw.Draw(image).text((2, 16 * line), f"The quick fox {line}", fill="black")
+    page = np.asarray(image)
+    plain, refined = (pillow_cwic.encode(page, quality=0.5, effort=effort) for effort in (0, 4))
+    parts = [
+        exact_tile.unpack_tile(container.read(data).tiles[0], (10, 18)) for data in (plain, refined)
+    ]
+    assert 0.2 < parts[0].exact.mean() < 0.5
+    assert np.array_equal(parts[0].exact, parts[1].exact)
+    assert parts[0].picture == parts[1].picture
+    assert cost(page, refined) < cost(page, plain)
 
 
 def test_refinement_minimises_the_distortion_of_the_model(pixels, monkeypatch):
