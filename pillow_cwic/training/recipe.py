@@ -30,6 +30,7 @@ class DataRecipe:
     max_downscale: float = 2.0  # ... by a random factor between 1 and this
     memory_gib: float = 8.0  # decoded pictures above this are not kept in memory but streamed
     validation_pictures: int = 8  # held out of training, looked at as a whole
+    frequent_qualities: int = 0  # quality indices below this are drawn more often; 0: all alike
 
 
 @dataclass(frozen=True)
@@ -270,6 +271,11 @@ def _data_rules(recipe: Recipe) -> list[Rule]:
         (
             0 <= data.downscaled_share <= 1,
             f"[data] downscaled_share: expected 0..1, found {data.downscaled_share}",
+        ),
+        (
+            0 <= data.frequent_qualities <= recipe.model.quality_count,
+            f"[data] frequent_qualities: expected 0..{recipe.model.quality_count}, "
+            f"found {data.frequent_qualities}",
         ),
         (
             data.max_downscale >= 1,

@@ -27,6 +27,9 @@ WARM_UP_STEPS = 4
 In them cuDNN chooses its algorithms and the optimizer makes its state.
 """
 
+SELDOM = 0.12
+"""Share of the crops whose quality index may be any, where some are drawn more often."""
+
 LINEAR_PACE = 0.03
 """Share of its steps that the linear transforms take.
 
@@ -134,7 +137,7 @@ class Step:
         """All that a step does on the device."""
         # Loss and gradients, each crop at a quality of its own.
         x = self.source.draw()  # [B,3,crop,crop]
-        quality = torch.randint(0, self.recipe.model.quality_count, (len(x),), device=self.device)
+        quality = self.draw_qualities(len(x))
         terms = self.loss_function(x, quality)
         terms.loss.backward()  # type: ignore[no-untyped-call]
 
@@ -152,6 +155,17 @@ class Step:
                 torch._foreach_lerp_(self.linear, linear_before, 1 - LINEAR_PACE)
             self.follow()
             self._add(terms, norm, finite)
+
+    def draw_qualities(self, count: int) -> Tensor:
+        """Quality indices [count]: any, but mostly below the recipe's `frequent_qualities`."""
+        end = self.recipe.model.quality_count
+        anywhere = torch.randint(0, end, (count,), device=self.device)
+        frequent = self.recipe.data.frequent_qualities
+        if not frequent:
+            return anywhere
+        below = torch.randint(0, frequent, (count,), device=self.device)
+        seldom = torch.rand(count, device=self.device) < SELDOM
+        return torch.where(seldom, anywhere, below)
 
     def follow(self) -> None:
         """Move the average towards the weights; early in a run faster than `ema_decay` says.

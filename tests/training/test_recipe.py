@@ -82,6 +82,11 @@ def test_paper_is_two_stages() -> None:
             r"needs \[data\] crop of at least 161 pixels, found 64",
         ),
         (
+            "crop = 64",
+            "crop = 64\nfrequent_qualities = 9",
+            r"frequent_qualities: expected 0\.\.8, found 9",
+        ),
+        (
             "share = 1.0",
             'share = 1.0\ntrain = ["coder"]',
             r"train names coder; expected some of encoder, decoder",

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -464,3 +465,15 @@ def test_captured_step_equals_the_plain_one() -> None:
             step()
         ends.append(torch.cat([p.detach().flatten() for p in step.joint.parameters()]))
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-2, atol=5e-4)
+
+
+def test_frequent_qualities_are_drawn_more_often() -> None:
+    """Nine of ten crops and a little more have a quality index below, the others any."""
+    smoke = recipes.load("smoke")
+    smoke = replace(smoke, data=replace(smoke.data, frequent_qualities=2))
+    step = Step(smoke, Fixed(torch.rand(2, 3, 64, 64)), torch.device("cpu"))
+    torch.manual_seed(1)
+    drawn = torch.bincount(step.draw_qualities(80_000), minlength=8) / 80_000
+    assert len(drawn) == smoke.model.quality_count == 8
+    assert drawn[:2].tolist() == pytest.approx([0.455, 0.455], abs=0.01)
+    assert drawn[2:].tolist() == pytest.approx([0.015] * 6, abs=0.003)
