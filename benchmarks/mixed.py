@@ -15,7 +15,6 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from exact import file_of
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import pillow_cwic
@@ -34,6 +33,13 @@ SENTENCE = (
     "A page of {} has a picture and words around it; no. {} of {} is as good as any other, "
     "and says nothing that was not said before. "
 )
+
+
+def file_of(image: Image.Image, format_name: str, **options: object) -> bytes:
+    """The picture as Pillow writes it."""
+    file = BytesIO()
+    image.save(file, format_name, **options)
+    return file.getvalue()
 
 
 def drawn(photo: Path) -> Page:

@@ -200,7 +200,9 @@ def check_folder(folder: Path, target: str, makes_folder: bool) -> None:
         raise OSError(f"{target}: the folder {folder} does not exist")
     if not folder.is_dir():
         raise OSError(f"{target}: {folder} is no folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
+    if not os.access(
+        folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
+    ):
         raise OSError(f"{target}: no permission to write into the folder {folder}")
 
 
