@@ -9,6 +9,7 @@ exact block with a wrong pixel is an error.
 
 import argparse
 import time
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from statistics import median
@@ -32,18 +33,22 @@ def file_of(image: Image.Image, format_name: str, **options: object) -> bytes:
     return file.getvalue()
 
 
-def avif_bytes(image: Image.Image) -> int:
-    """Of the smallest AVIF file of at least WANTED_DB, by bisection over its qualities."""
-    pixels = np.asarray(image)
-    low, high, best = 0, 100, 0
+def smallest_avif(
+    image: Image.Image, is_good: Callable[[np.ndarray], bool]
+) -> tuple[int, np.ndarray | None]:
+    """Bytes and pixels of the smallest AVIF that is good, by bisection; 0 and None if none is."""
+    low, high = 0, 100
+    size_bytes, best = 0, None
     while low <= high:
         middle = (low + high) // 2
         data = file_of(image, "AVIF", quality=middle, subsampling="4:4:4", speed=6)
-        if psnr(pixels, np.asarray(Image.open(BytesIO(data)).convert("RGB"))) >= WANTED_DB:
-            best, high = len(data), middle - 1
+        shown = np.asarray(Image.open(BytesIO(data)).convert("RGB"))
+        if is_good(shown):
+            size_bytes, best = len(data), shown
+            high = middle - 1
         else:
             low = middle + 1
-    return best
+    return size_bytes, best
 
 
 def measure(path: Path, quality: float) -> tuple[float, float]:
@@ -63,7 +68,7 @@ def measure(path: Path, quality: float) -> tuple[float, float]:
     if not np.array_equal(shown[seen], pixels[seen]):
         raise SystemExit(f"{path}: wrong pixels in exact blocks")
 
-    avif = avif_bytes(image)
+    avif, _ = smallest_avif(image, lambda shown: psnr(pixels, shown) >= WANTED_DB)
     webp = len(file_of(image, "WEBP", lossless=True, method=6, quality=100))
     quotients = len(data) / avif, len(data) / webp
     decibels = "exact" if exact.all() else f"{psnr(pixels, shown):.1f}"

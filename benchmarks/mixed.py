@@ -11,10 +11,10 @@ quality 100. Prints a markdown table.
 import argparse
 import json
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from exact import file_of, smallest_avif
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 import pillow_cwic
@@ -33,13 +33,6 @@ SENTENCE = (
     "A page of {} has a picture and words around it; no. {} of {} is as good as any other, "
     "and says nothing that was not said before. "
 )
-
-
-def file_of(image: Image.Image, format_name: str, **options: object) -> bytes:
-    """The picture as Pillow writes it."""
-    file = BytesIO()
-    image.save(file, format_name, **options)
-    return file.getvalue()
 
 
 def drawn(photo: Path) -> Page:
@@ -71,17 +64,10 @@ def pages(args: argparse.Namespace) -> Iterator[Page]:
 def avif_as_good(image: Image.Image, seen: np.ndarray, wanted: float) -> tuple[int, float]:
     """The smallest AVIF file with that PSNR where `seen` [H,W]: its bytes, the PSNR elsewhere."""
     pixels = np.asarray(image)
-    low, high, best = 0, 100, (0, 0.0)
-    while low <= high:
-        middle = (low + high) // 2
-        data = file_of(image, "AVIF", quality=middle, subsampling="4:4:4", speed=6)
-        shown = np.asarray(Image.open(BytesIO(data)).convert("RGB"))
-        if psnr(pixels[seen][None], shown[seen][None]) >= wanted:
-            best = len(data), psnr(pixels[~seen][None], shown[~seen][None])
-            high = middle - 1
-        else:
-            low = middle + 1
-    return best
+    size_bytes, shown = smallest_avif(
+        image, lambda shown: psnr(pixels[seen][None], shown[seen][None]) >= wanted
+    )
+    return size_bytes, 0.0 if shown is None else psnr(pixels[~seen][None], shown[~seen][None])
 
 
 def measure(page: Page, quality: float) -> None:

@@ -275,6 +275,7 @@ def run_python(arguments: list[str], patch: pytest.MonkeyPatch) -> None:
             encoding="utf-8"
         ):  # what has no parser would really run
             patch.setattr(sys, "argv", arguments)
+            patch.syspath_prepend(Path(script).parent)  # as Python does for a script
             assert_parses(partial(runpy.run_path, script, run_name="__main__"), patch)
         else:
             assert_files_exist(arguments)
