@@ -46,6 +46,12 @@ def write_whole(file: IO[bytes], data: bytes) -> None:
         data = data[count:]
 
 
+def takes_files(folder: Path) -> bool:
+    """Whether files can be made in a folder, by the user and the rights in effect."""
+    by_effective = os.access in os.supports_effective_ids
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=by_effective)
+
+
 def open_regular(path: Path) -> BufferedReader:
     """A regular file, to be read; OSError for a pipe or a device, which could wait for ever."""
 

@@ -8,7 +8,6 @@ loads nothing but the watcher (`runtime.imports`), and no program fails because 
 from __future__ import annotations
 
 import argparse
-import os
 import py_compile
 import site
 import subprocess
@@ -17,7 +16,7 @@ import sysconfig
 from pathlib import Path
 
 from ..runtime import imports
-from ..runtime.files import write_atomically
+from ..runtime.files import takes_files, write_atomically
 from .terminal import say
 
 HOOK = "_pillow_cwic_autoload"
@@ -97,7 +96,7 @@ def _enable(args: argparse.Namespace) -> int:
 
 def _writable_folder() -> Path:
     for folder in folders():
-        if os.access(folder, os.W_OK) or (not folder.exists() and folder == folders()[-1]):
+        if takes_files(folder) or (not folder.exists() and folder == folders()[-1]):
             folder.mkdir(parents=True, exist_ok=True)
             return folder
     raise PermissionError(

@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 
 from PIL import Image
 
-from ..runtime.files import write_atomically, write_whole
+from ..runtime.files import takes_files, write_atomically, write_whole
 from .terminal import stdout_errors
 
 STREAM = "-"
@@ -200,9 +200,7 @@ def check_folder(folder: Path, target: str, makes_folder: bool) -> None:
         raise OSError(f"{target}: the folder {folder} does not exist")
     if not folder.is_dir():
         raise OSError(f"{target}: {folder} is no folder")
-    if not os.access(
-        folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids
-    ):
+    if not takes_files(folder):
         raise OSError(f"{target}: no permission to write into the folder {folder}")
 
 
