@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 import pillow_cwic
 from pillow_cwic.exact.choice import looks_like_graphics
 from pillow_cwic.exact.continuation import continue_smoothly
-from pillow_cwic.exact.estimate import AT_LEAST, coded_cost, exact_bits
+from pillow_cwic.exact.estimate import AT_LEAST, SORTED_BELOW, _counts, coded_cost, exact_bits
 from pillow_cwic.exact.layer import ExactLayer
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import Box, code_grid
@@ -192,3 +192,12 @@ def test_nothing_or_everything_hidden(value):
     """The pixels stay as they are."""
     pixels = np.random.default_rng(2).integers(0, 256, (5, 7, 3)).astype(np.uint8)
     assert np.array_equal(continue_smoothly(pixels, np.full((5, 7), value)), pixels)
+
+
+def test_a_small_tile_counts_as_a_large_one_does() -> None:
+    """How often a key is there is the same, whether keys are sorted or looked up in a table."""
+    keys = np.random.default_rng(3).integers(0, 50, (512, 512)).astype(np.uint32)
+    assert keys[:, :200].size < SORTED_BELOW < keys.size
+    assert (_counts(keys) == np.bincount(keys.reshape(-1))[keys]).all()
+    part = keys[:, :200]
+    assert (_counts(part) == np.bincount(part.reshape(-1))[part]).all()

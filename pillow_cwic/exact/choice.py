@@ -77,9 +77,7 @@ class ExactChoice:
         """boxes: the tiles on the picture's code grid that may have exact blocks."""
         self._analysis = analysis
         self._picture = picture
-        self._tried = [
-            box for box in boxes if looks_like_graphics(picture.colour[box.scale(GRID).slices])
-        ]
+        self._tried = [box for box in boxes if looks_like_graphics(self._pixels(box))]
         self._exact_bits = {box: exact_bits(self._pixels(box), box) for box in self._tried}
         self._pictures: dict[tuple[Box, bytes], LosslessPicture | None] = {}
 
@@ -210,7 +208,8 @@ class ExactChoice:
         error = shown.astype(np.float32) - self._picture.colour[place.slices]
         squares = block_sums((error * error).mean(2), box)
         squares[chosen.exact[box.slices]] = 0
-        return squares * np.float32(1) * _distortion_weight(model, *quality, box)
+        weighted: Floats = squares * _distortion_weight(model, *quality, box)
+        return weighted
 
 
 def _distortion_weight(

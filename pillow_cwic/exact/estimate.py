@@ -20,6 +20,9 @@ Packed = NDArray[np.uint32]
 TABLE_BITS = 22
 """Of the hash of a pixel's surroundings."""
 
+SORTED_BELOW = 1 << 17
+"""Pixels of a tile so small that to sort its hashes takes less than to clear their table."""
+
 SEEN_BEFORE = 1.7
 """Bits of lossless WebP for each bit by the counts below: it repeats runs, and guesses less."""
 
@@ -85,9 +88,12 @@ def _hash(*values: Packed) -> Packed:
 
 def _counts(keys: Packed) -> Floats:
     """How often each key [H,W] is there, itself included, [H,W]."""
-    table = np.bincount(keys.reshape(-1), minlength=1 << TABLE_BITS).astype(np.float32)
-    counts: Floats = table[keys]
-    return counts
+    flat = keys.reshape(-1)
+    if flat.size < SORTED_BELOW:
+        _, row, count = np.unique(flat, return_inverse=True, return_counts=True)
+        return np.asarray(count[row].reshape(keys.shape), np.float32)
+    table = np.bincount(flat, minlength=1 << TABLE_BITS).astype(np.float32)
+    return np.asarray(table[keys], np.float32)
 
 
 def _bits_of_new(pixels: Pixels) -> Floats:
