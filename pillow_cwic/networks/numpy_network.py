@@ -85,6 +85,7 @@ class NumpyNetwork:
         """tensors: by the names of `network.tensors`, of the shapes that it gives."""
         self.network = network
         self.margins = network.margins()
+        self.done = network.done()
         self._layers = [_prepare(layer, tensors, quality_count) for layer in network.layers]
 
     def __call__(
@@ -96,9 +97,7 @@ class NumpyNetwork:
             name: Register(x, area, scales[name], is_given=True) for name, x in inputs.items()
         }
         space = Workspace()
-        steps = zip(
-            self.network.layers, self._layers, self.margins, self.network.done(), strict=True
-        )
+        steps = zip(self.network.layers, self._layers, self.margins, self.done, strict=True)
         for layer, run, margin, done in steps:
             source = registers[layer.source]
             source = source.cropped(core.grow(margin, source.area))
