@@ -163,9 +163,9 @@ class Ladder:
             if not len(climbing):
                 return climbed
             more = coder.code(probability.take(key), None if size is None else size > j)
-            climbing = climbing[more]
-            key = key[more]
-            size = None if size is None else size[more]
+            climbing = climbing.compress(more)
+            key = key.compress(more)
+            size = None if size is None else size.compress(more)
             climbed[climbing] = j + 1
         if len(climbing):
             beyond = None if size is None else size - self.ladder - 1
@@ -185,10 +185,9 @@ def _escape(coder: BitCoder, count: int, beyond: Integers | None) -> Integers:
         if not len(asked):
             break
     number = np.ones(count, np.int64)  # its highest digit is not written
-    for b in range(LONGEST_ESCAPE - 1, -1, -1):  # the passes "digit b"
+    for b in range(int(length.max()) - 1, -1, -1):  # the passes "digit b"
         asked = np.flatnonzero(length > b)
-        if len(asked):
-            digit = None if r is None else (r[asked] >> b) & 1 != 0
-            coded = coder.code(np.full(len(asked), EVEN), digit)
-            number[asked] = 2 * number[asked] + coded
+        digit = None if r is None else (r[asked] >> b) & 1 != 0
+        coded = coder.code(np.full(len(asked), EVEN), digit)
+        number[asked] = 2 * number[asked] + coded
     return number - (1 << ESCAPE_BITS)

@@ -18,6 +18,9 @@ MS_SSIM_FACTOR = 671.0
 SSIM_FACTOR = 200.0
 """Brings 1 - SSIM to about the same."""
 
+_LUMA = LUMA.tolist()
+"""Plain numbers: a captured step copies nothing to the GPU, a compiled one is not broken up."""
+
 _C1 = 0.01**2
 _C2 = 0.03**2
 """Wang et al. 2004, for values in [0, 1]."""
@@ -79,7 +82,7 @@ def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _with_luma(x: Tensor) -> Tensor:
     """[B,3,H,W] -> [B,4,H,W]: the luma behind the bands."""
-    red, green, blue = LUMA.tolist()  # plain numbers: a captured step copies nothing to the GPU
+    red, green, blue = _LUMA
     luma = red * x[:, 0] + green * x[:, 1] + blue * x[:, 2] + 16 / 255  # [B,H,W]
     return torch.cat([x, luma[:, None]], 1)
 
@@ -126,11 +129,10 @@ class Blur(torch.autograd.Function):
 
 def shifted_sums(x: Tensor) -> Tensor:
     """`blur`, along both axes in turn."""
-    taps = gaussian(x.device).tolist()
     for axis in (3, 2):
         size = x.shape[axis] - WINDOW + 1
-        total = x.narrow(axis, 0, size) * taps[0]
-        for shift, tap in enumerate(taps[1:], 1):
+        total = x.narrow(axis, 0, size) * _TAPS[0]
+        for shift, tap in enumerate(_TAPS[1:], 1):
             total.add_(x.narrow(axis, shift, size), alpha=tap)
         x = total
     return x
@@ -146,6 +148,10 @@ def gaussian(device: torch.device) -> Tensor:
     offsets = (torch.arange(WINDOW, device=device) - WINDOW // 2).float()
     taps = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     return taps / taps.sum()
+
+
+_TAPS = gaussian(torch.device("cpu")).tolist()
+"""Plain numbers, as `_LUMA`."""
 
 
 def gaussian_band(size: int, device: torch.device) -> Tensor:

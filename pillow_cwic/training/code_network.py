@@ -164,20 +164,17 @@ class ContextNetwork(nn.Module):
     """
 
     by_step: Tensor
-    to_channels: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        n = config.channels
+        self.channels = config.channels
         features = config.map_features
         self.levels = config.levels
         self.map_in = nn.Conv2d(2, features, 5, padding=2)
         self.map_mid = nn.Conv2d(features, features, 3, padding=1)
         self.step = nn.ModuleList([StepNetwork(config) for _ in order.STEPS])
-        self.sizes = [order.channels(k, n).shape[1] for k in range(len(order.STEPS))]
-        by_step = torch.from_numpy(order.by_step(n))  # [4,n]
+        by_step = torch.from_numpy(order.by_step(self.channels))  # [4,n]
         self.register_buffer("by_step", by_step, persistent=False)
-        self.register_buffer("to_channels", by_step.argsort(1), persistent=False)
 
     def forward(
         self,
@@ -186,37 +183,43 @@ class ContextNetwork(nn.Module):
         quality_index: Tensor,
         dtype: torch.dtype = torch.float32,
     ) -> tuple[Tensor, Tensor]:
-        """Mean and log-scale [B,n,h,w] float32 of codes [B,n,h,w], integers.
+        """Mean and log-scale [B,m,h,w] float32 of codes [B,m,h,w], integers.
 
-        level [B,1,h,w], quality_index [B]; dtype: what the layers compute in.
+        The codes of the first m channels, a multiple of 16, where no other is kept. level
+        [B,1,h,w], quality_index [B]; dtype: what the layers compute in.
         """
         # What every step sees: the importance map around each position.
-        batch, n, height, width = codes.shape
+        batch, count, height, width = codes.shape
         level_map = level_as_input(level, self.levels)
         seen_map = torch.cat([level_map, torch.ones_like(level)], 1).to(dtype)  # [B,2,h,w]
         maps = clamped_relu(self.map_mid(clamped_relu(self.map_in(seen_map))))  # [B,f,h,w]
         setting = maps, level[:, 0].long(), places(height, width, codes.device), quality_index
 
         # What the steps code one after the other: channels in the order in which they are known.
-        ordered = reorder_channels(by_place(codes), self.by_step).to(dtype)  # [4,n,r]
+        by_step = self.by_step
+        if count < self.channels:
+            by_step = by_step[by_step < count].view(4, count)
+        ordered = reorder_channels(by_place(codes), by_step).to(dtype)  # [4,m,r]
         fine = code_as_input(ordered)
         coarse = code_as_input(coarse_codes(ordered))
         outputs = []
         start = 0
-        for network, size in zip(self.step, self.sizes, strict=True):
-            seen = self.by_step[:, :start]  # [4,s]
-            coded = self.by_step[:, start : start + size]  # [4,m]
+        for number, network in enumerate(self.step):
+            size = order.channels(number, count).shape[1]
+            seen = by_step[:, :start]  # [4,s]
+            coded = by_step[:, start : start + size]  # [4,c]
             known = torch.cat([fine[:, :start], coarse[:, :start]], 1)  # [4,2s,r]
-            inputs = torch.cat([seen, seen + n], 1)  # [4,2s]
-            columns = torch.cat([coded, coded + n], 1)  # [4,2m]
+            inputs = torch.cat([seen, seen + self.channels], 1)  # [4,2s]
+            columns = torch.cat([coded, coded + self.channels], 1)  # [4,2c]
             out = network(known, inputs, columns, *setting)
-            outputs.append(out.float().view(4, 2, size, -1))  # [4,2,m,r]
+            outputs.append(out.float().view(4, 2, size, -1))  # [4,2,c,r]
             start += size
 
         # Back to channels and positions.
-        mean, scale = torch.cat(outputs, 2).unbind(1)  # [4,n,r] each
-        mean = reorder_channels(mean.clamp(-MEAN_MAX, MEAN_MAX), self.to_channels)
-        log_s = reorder_channels(log_scale(scale), self.to_channels)
+        mean, scale = torch.cat(outputs, 2).unbind(1)  # [4,m,r] each
+        to_channels = by_step.argsort(1)
+        mean = reorder_channels(mean.clamp(-MEAN_MAX, MEAN_MAX), to_channels)
+        log_s = reorder_channels(log_scale(scale), to_channels)
         return (
             from_places(mean, batch, height, width),
             from_places(log_s, batch, height, width),

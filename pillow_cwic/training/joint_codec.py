@@ -14,7 +14,7 @@ from ..networks.config import ModelConfig
 from ..networks.torch_network import Decoder, Encoder
 from .code_network import ContextNetwork, chosen_codes, logistic_bits, sign_bits
 from .map_network import MapNetwork
-from .proxy_gradients import importance_level, mask, round_through, sign_through
+from .proxy_gradients import RAMP_LEVELS, importance_level, mask, round_through, sign_through
 
 
 class Outcome(NamedTuple):
@@ -39,6 +39,23 @@ class Latent(NamedTuple):
         """The same, off the graph."""
         return Latent(*(tensor.detach() for tensor in self))
 
+    def part(self, part: "Part") -> "Latent":
+        """Some pictures of the batch, and their first channels."""
+        pictures, channels = part
+        noisy, codes, kept = (x[pictures, :channels] for x in (self.noisy, self.codes, self.kept))
+        return Latent(noisy, codes, kept, self.p[pictures])
+
+
+class Part(NamedTuple):
+    """Pictures of a batch that the entropy model goes through together."""
+
+    pictures: Tensor  # [k] their numbers in the batch
+    channels: int  # so many first ones as any of them keeps or could, rounded up to 16
+
+
+CHANNEL_STEP = 16
+"""The order of coding divides the channels by this."""
+
 
 class JointCodec(nn.Module):
     """Encoder, binarizer (one threshold or many), importance map, entropy networks, decoder."""
@@ -62,6 +79,9 @@ class JointCodec(nn.Module):
         self.rate_trains_encoder = True  # False: bits teach the entropy networks only (the paper)
         self.choose = False  # codes as the coder chooses them, not just rounded
         self.explore = 0.0  # share of the pictures whose importance is raised at random
+        # Elementwise work that a step may run compiled.
+        self.bits_of = sign_bits if config.one_bit else logistic_bits
+        self.chosen_of = chosen_codes
 
     def forward(self, x: Tensor, quality_index: Tensor) -> Outcome:
         """x [B,3,H,W] in [0,1], quality_index [B] -> Outcome.
@@ -79,13 +99,19 @@ class JointCodec(nn.Module):
 
         # Features -> codes -> picture.
         codes = sign_through(y) if config.one_bit else round_through(y)
+        parts = self.parts(raised)
         autocast = torch.autocast(
             x.device.type, dtype=torch.bfloat16, enabled=self.entropy_dtype == torch.bfloat16
         )
         if self.choose:
+            chosen = codes.detach().clone()
             with torch.no_grad(), autocast:
-                mean, log_s = self.planes(codes * kept, level, quality_index, self.entropy_dtype)
-                chosen = chosen_codes(y, mean, log_s)
+                known = codes * kept
+                for pictures, channels in parts:
+                    setting = level[pictures], quality_index[pictures], self.entropy_dtype
+                    mean, log_s = self.planes(known[pictures, :channels], *setting)
+                    features = y[pictures, :channels]
+                    chosen[pictures, :channels] = self.chosen_of(features, mean, log_s)
             codes = y + (chosen - y).detach()
         picture = self.decoder(codes * kept, quality_index)
 
@@ -96,7 +122,8 @@ class JointCodec(nn.Module):
         if not self.rate_trains_encoder:
             latent = latent.detach()
         with autocast:
-            code_bits, bits_of_map = self.bits(latent, level, quality_index)
+            code_bits = self.code_bits(latent, level, quality_index, parts)
+            bits_of_map = self.map_bits(latent.p, quality_index)
         return Outcome(picture, code_bits, bits_of_map, level, p)
 
     def raise_importance(self, p: Tensor) -> Tensor:
@@ -111,27 +138,53 @@ class JointCodec(nn.Module):
         chosen, floor = torch.rand(2, len(p), 1, 1, 1, device=p.device)
         return torch.where(chosen < self.explore, torch.maximum(p.detach(), floor), p)
 
-    def bits(self, latent: Latent, level: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
-        """Bits of the codes and of the importance map, [B] each, in float32.
+    def parts(self, p: Tensor) -> list[Part]:
+        """The batch in at most two parts, so that few channels without a code are looked at.
 
-        level [B,1,h,w]: what the context network sees of the map; quality_index [B].
+        p [B,1,h,w]: importance as it is coded. What is left out has no bits and no gradient: its
+        mask is 0, its proxy flat. On a GPU the whole batch: its work must not depend on values.
         """
-        # Of all codes, whether kept or not [B,n,h,w].
-        noisy, codes, kept, p = latent
-        mean, log_s = self.planes(codes * kept, level, quality_index, self.entropy_dtype)
-        bits_of = sign_bits if self.config.one_bit else logistic_bits
-        bits = bits_of(noisy, mean, log_s)
-        if self.choose and self.training:
-            # The chosen codes teach their distribution, the noise teaches the encoder.
-            noisy_bits = bits_of(noisy, mean.detach(), log_s.detach())
-            bits = bits_of(codes.detach(), mean, log_s) + noisy_bits - noisy_bits.detach()
+        batch = len(p)
+        if p.device.type == "cuda":
+            return [Part(torch.arange(batch, device=p.device), self.config.channels)]
+        highest = p.detach().flatten(1).amax(1, keepdim=True).nan_to_num(1) * self.config.levels
+        needed = (self.first_level < highest + RAMP_LEVELS / 2).sum(1)  # [B]
+        counts = (-(-needed // CHANNEL_STEP) * CHANNEL_STEP).clamp(CHANNEL_STEP)
+        counts, pictures = counts.sort()
+        most = counts.tolist()
+        split = min(range(batch), key=lambda k: k * most[k - 1] + (batch - k) * most[-1])
+        parts = Part(pictures[:split], most[split - 1]), Part(pictures[split:], most[-1])
+        return [part for part in parts if len(part.pictures)]
 
-        # The map is charged as the encoder made it, not as it was raised.
-        code_bits = (bits * kept).sum((1, 2, 3))
+    def code_bits(
+        self, latent: Latent, level: Tensor, quality_index: Tensor, parts: list[Part]
+    ) -> Tensor:
+        """Bits of the codes, [B] in float32.
+
+        level [B,1,h,w]: what the context network sees of the map; quality_index [B]; parts: all of
+        the batch.
+        """
+        sums = []
+        for part in parts:
+            noisy, codes, kept, _ = latent.part(part)
+            setting = level[part.pictures], quality_index[part.pictures], self.entropy_dtype
+            mean, log_s = self.planes(codes * kept, *setting)
+            if self.choose and self.training:
+                # The chosen codes teach their distribution, the noise teaches the encoder.
+                noisy_bits = self.bits_of(noisy, mean.detach(), log_s.detach())
+                bits = self.bits_of(codes.detach(), mean, log_s) + noisy_bits - noisy_bits.detach()
+            else:
+                bits = self.bits_of(noisy, mean, log_s)  # of all codes, kept or not [k,m,h,w]
+            sums.append((bits * kept).sum((1, 2, 3)))
+        order = torch.cat([part.pictures for part in parts]).argsort()
+        return torch.cat(sums)[order]
+
+    def map_bits(self, p: Tensor, quality_index: Tensor) -> Tensor:
+        """Bits [B] of the importance map p [B,1,h,w], charged as the encoder made it."""
         if not self.use_importance:
-            return code_bits, torch.zeros_like(code_bits)
+            return p.new_zeros(len(p))
         own_level = importance_level(p, self.config.levels).detach().nan_to_num()
-        return code_bits, map_bits(self.maps, p, own_level, quality_index)
+        return map_bits(self.maps, p, own_level, quality_index)
 
 
 def map_bits(maps: MapNetwork, p: Tensor, level: Tensor, quality_index: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ made it.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -13,6 +14,9 @@ from ..metrics.distortion import distortion, similarities
 from ..networks.config import ModelConfig
 from .joint_codec import Outcome
 from .recipe import LossRecipe, Stage
+
+Measure = Callable[[Tensor, Tensor, Tensor, ModelConfig], tuple[Tensor, Tensor, Tensor]]
+"""What `distances` is."""
 
 
 class Terms(NamedTuple):
@@ -26,13 +30,21 @@ class Terms(NamedTuple):
 
 
 def rate_distortion(
-    outcome: Outcome, x: Tensor, quality_index: Tensor, config: ModelConfig, recipe: LossRecipe
+    outcome: Outcome,
+    x: Tensor,
+    quality_index: Tensor,
+    config: ModelConfig,
+    recipe: LossRecipe,
+    *,
+    measure: Measure | None = None,
 ) -> Terms:
     """Mean over the batch of weight * (bpp + lambda * distortion).
 
-    x [B,3,H,W] in [0,1], quality_index [B]: each sample has its own quality and lambda.
+    x [B,3,H,W] in [0,1], quality_index [B]: each sample has its own quality and lambda. measure:
+    `distances`, or the same compiled.
     """
-    mse, similarity, distance = distances(outcome.picture, x, quality_index, config)  # [B] each
+    measure = measure or distances
+    mse, similarity, distance = measure(outcome.picture, x, quality_index, config)  # [B] each
     code_bpp, map_bpp = rates(outcome, x)  # [B] each
     weight = config.distortion_weight(quality_index.float())  # lambda [B]
     balance = (weight / recipe.pivot) ** -recipe.balance
@@ -48,14 +60,16 @@ def importance_rate(
     recipe: LossRecipe,
     *,
     stage: Stage,
+    measure: Measure | None = None,
 ) -> Terms:
     """The paper's loss (section 3.5): distortion + gamma * max(0, mean(p) - r).
 
     The bits teach the entropy networks alone: they must come from codes that were cut off the graph
     (`JointCodec.rate_trains_encoder = False`). A stage without importance is the paper's first one:
-    nothing but distortion. x [B,3,H,W] in [0,1], quality_index [B].
+    nothing but distortion. x [B,3,H,W] in [0,1], quality_index [B]. measure: as above.
     """
-    mse, similarity, distance = distances(outcome.picture, x, quality_index, config)  # [B] each
+    measure = measure or distances
+    mse, similarity, distance = measure(outcome.picture, x, quality_index, config)  # [B] each
     code_bpp, map_bpp = rates(outcome, x)  # [B] each
     excess = (outcome.importance.mean((1, 2, 3)) - recipe.importance_target).clamp(min=0)  # [B]
     loss = (

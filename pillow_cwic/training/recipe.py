@@ -78,6 +78,7 @@ class CpuRecipe:
     """What is different on a processor."""
 
     bfloat16: bool = False  # encoder and decoder under autocast, where the processor has it
+    compile: bool = False  # bits and distortion by torch.compile, where there is a C++ compiler
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .crops import Source
 from .joint_codec import JointCodec
-from .losses import Terms, importance_rate, rate_distortion
+from .losses import Measure, Terms, distances, importance_rate, rate_distortion
 from .ranks import ALONE, Ranks
 from .recipe import TRAINABLE, OptimizerRecipe, Recipe, Stage
 from .soap import SoapWithAdamW
@@ -112,6 +112,7 @@ class Step:
         self.stage = recipe.stages[0]
         self.replay: Callable[[], None] | None = None
         self.loss_function: Callable[..., Terms] = self.loss
+        self.measure: Measure = distances
 
     def begin(self, stage: Stage) -> None:
         """Set what learns and what is minimised in a stage."""
@@ -186,8 +187,16 @@ class Step:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
             outcome = self.forward(x, quality)
         if recipe.loss.form == "importance":
-            return importance_rate(outcome, x, quality, recipe.model, recipe.loss, stage=self.stage)
-        return rate_distortion(outcome, x, quality, recipe.model, recipe.loss)
+            return importance_rate(
+                outcome,
+                x,
+                quality,
+                recipe.model,
+                recipe.loss,
+                stage=self.stage,
+                measure=self.measure,
+            )
+        return rate_distortion(outcome, x, quality, recipe.model, recipe.loss, measure=self.measure)
 
     def _add(self, terms: Terms, norm: Tensor, finite: Tensor) -> None:
         values = torch.stack([*terms, norm]).double()  # [6]
@@ -212,10 +221,12 @@ class Step:
         return round(sums["steps"]), round(sums["steps"] - sums["finite"])
 
     def prepare(self, say: Callable[[str], None]) -> None:
-        """On CUDA, compile and capture the step if the recipe asks and the machine can.
+        """Compile, and on CUDA capture, the step if the recipe asks and the machine can.
 
         Falls back aloud.
         """
+        if self.device.type == "cpu" and self.recipe.cpu.compile and self.measure is distances:
+            self.compile(say)
         options = self.recipe.cuda
         if self.device.type != "cuda" or self.forward is not self.joint or not options.capture:
             return
@@ -228,6 +239,28 @@ class Step:
         self.loss_function = self.loss
         self.replay = None
         say("the step runs plainly, kernel by kernel: expect it to be two to three times slower")
+
+    def compile(self, say: Callable[[str], None]) -> None:
+        """On a processor, fuse what works element by element: a step's memory traffic, mostly.
+
+        The layers gain nothing by it and would take minutes. Says so where there is no compiler.
+        """
+        measure = torch.compile(distances, dynamic=False)
+        bits_of = torch.compile(self.joint.bits_of, dynamic=True)
+        chosen_of = torch.compile(self.joint.chosen_of, dynamic=True)
+        try:
+            side = self.recipe.data.crop
+            x = torch.rand(self.recipe.data.batch, 3, side, side, requires_grad=True)
+            quality = torch.zeros(len(x), dtype=torch.int64)
+            distance = measure(x, x.detach(), quality, self.recipe.model)[2]
+            (distance.sum() + bits_of(x, x, x).sum()).backward()  # type: ignore[no-untyped-call]
+            chosen_of(x, x, x)
+        except Exception as error:  # whatever compilers raise: the plain functions always work
+            say(f"the step is not compiled: {str(error)[:300]}")
+            return
+        self.measure = measure
+        self.joint.bits_of = bits_of
+        self.joint.chosen_of = chosen_of
 
     def _captured(self, compiled: bool, say: Callable[[str], None]) -> bool:
         """Whether capturing the step worked; says so or says why not."""

@@ -24,7 +24,7 @@ from pillow_cwic.training.__main__ import main
 from pillow_cwic.training.code_network import chosen_codes, logistic_bits
 from pillow_cwic.training.crop_stream import CropStream, StreamPool
 from pillow_cwic.training.integer_weights import logistic_table
-from pillow_cwic.training.joint_codec import JointCodec
+from pillow_cwic.training.joint_codec import JointCodec, Part
 from pillow_cwic.training.losses import rate_distortion
 from pillow_cwic.training.step import Step
 from pillow_cwic.weights import models
@@ -91,6 +91,38 @@ def test_exploring_opens_maps_further_but_never_closes_one():
     floors = opened.flatten(1).amin(1)[raised]
     assert float(floors.min()) < 0.2 < 0.8 < float(floors.max())
     assert joint.eval().raise_importance(p) is p
+
+
+@pytest.mark.parametrize("choose", [False, True])
+def test_channels_without_codes_are_left_out_of_the_bits(choose: bool):
+    """A batch in two parts has the bits, choices and gradients of the whole one."""
+    config = recipes.load("smoke").model
+    results = []
+    for whole in (False, True):
+        torch.manual_seed(0)
+        joint = JointCodec(config).train()
+        joint.choose, joint.explore = choose, 0.5
+        with torch.no_grad():
+            joint.encoder.convolution("importance.3").bias.fill_(-0.4)  # below the last level
+        found = []
+        parts = joint.parts
+
+        def watched(p, parts=parts, found=found, whole=whole):
+            found.extend(parts(p))
+            return [Part(torch.arange(len(p)), config.channels)] if whole else parts(p)
+
+        joint.parts = watched
+        torch.manual_seed(5)
+        x, index = torch.rand(6, 3, 48, 48), torch.arange(6)
+        outcome = joint(x, index)
+        loss = rate_distortion(outcome, x, index, config, recipes.LossRecipe()).loss
+        loss.backward()
+        assert sorted(part.channels for part in found) == [16, 32]
+        assert sorted(torch.cat([part.pictures for part in found]).tolist()) == [*range(6)]
+        gradients = [p.grad for p in joint.parameters() if p.grad is not None]
+        results.append([*outcome, *gradients])
+    for part, all_at_once in zip(*results, strict=True):
+        torch.testing.assert_close(part, all_at_once, rtol=1e-4, atol=1e-5)
 
 
 def test_codes_are_chosen_as_the_coder_chooses():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from training_pictures import write_pieces
 
 from pillow_cwic.training import recipe as recipes
+from pillow_cwic.training.losses import distances
 from pillow_cwic.training.run import train
 from pillow_cwic.training.run_setup import TrainOptions
 from pillow_cwic.training.schedule import Progress
@@ -465,6 +467,49 @@ def test_captured_step_equals_the_plain_one() -> None:
             step()
         ends.append(torch.cat([p.detach().flatten() for p in step.joint.parameters()]))
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-2, atol=5e-4)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch.compile looks at each tensor's
+def test_a_compiled_step_equals_the_plain_one() -> None:
+    """With `[cpu] compile`, a step's loss and weights are the plain one's to rounding."""
+    ends = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        smoke = recipes.load("smoke")
+        data = replace(smoke.data, crop=16, batch=4)  # small: one scale, little to compile
+        smoke = replace(smoke, data=data, cpu=replace(smoke.cpu, compile=compiled))
+        step = Step(smoke, Fixed(torch.rand(4, 3, 16, 16)), torch.device("cpu"))
+        step.begin(replace(smoke.stages[0], choose=True))
+        said: list[str] = []
+        step.prepare(said.append)
+        assert not said
+        assert (step.measure is distances) is not compiled
+        step.rate.fill_(1e-4)
+        torch.manual_seed(1)
+        for _ in range(2):
+            step()
+        assert step.unread() == (2, 0)
+        ends.append(torch.cat([p.detach().flatten() for p in step.joint.parameters()]))
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-2, atol=2e-4)
+
+
+def test_without_a_compiler_the_step_is_plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that cannot be compiled says so and goes on as it is."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    torch._dynamo.reset()
+    smoke = recipes.load("smoke")
+    data = replace(smoke.data, crop=32, batch=4)
+    smoke = replace(smoke, data=data, cpu=replace(smoke.cpu, compile=True))
+    step = Step(smoke, Fixed(torch.rand(4, 3, 32, 32)), torch.device("cpu"))
+    step.begin(smoke.stages[0])
+    said: list[str] = []
+    step.prepare(said.append)
+    assert len(said) == 1
+    assert said[0].startswith("the step is not compiled: ")
+    step()
+    assert step.unread() == (1, 0)
 
 
 def test_frequent_qualities_are_drawn_more_often() -> None:
