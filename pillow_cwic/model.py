@@ -72,7 +72,7 @@ class Model:
         return self._execution("decoder")
 
     def _execution(self, name: str) -> Execution:
-        with self._building:
+        with self._building.held:
             if name not in self._executions:
                 self._executions[name] = self._built(name)
             return self._executions[name]

@@ -98,7 +98,7 @@ class CwicImageFile(ImageFile.ImageFile):
         """Decode the pixels, once."""
         if not self.tile:  # loaded before, or a copy or pickle, which never had a file
             return super().load()
-        with self._decoding:
+        with self._decoding.held:
             if self.tile:
                 pixels = self._decode()
                 with no_fork():  # a child finds the file or the picture, nothing between

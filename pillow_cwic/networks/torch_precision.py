@@ -7,14 +7,11 @@ follows more general ones where it says nothing.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from ..runtime.forks import ForkedLock
+from ..runtime.meanwhile import Meanwhile
 
 
 class _Switch:
@@ -69,54 +66,19 @@ def _switches() -> list[_Switch | _Products | _Convolutions]:
     return [_Switch(kind) for kind in (kinds[0], cudnn.conv, mkldnn.matmul, mkldnn.conv)]
 
 
-class _Holders:
-    """How many want full precision at the moment; the first switches, the last switches back."""
-
-    def __init__(self) -> None:
-        self._lock = ForkedLock()
-        self._count = 0
-        self._callers: list[Any] = []
-
-    def enter(self) -> None:
-        """One more."""
-        with self._lock:
-            if not self._count:
-                switches = _switches()
-                self._callers = [switch.read() for switch in switches]
-                for switch in switches:
-                    switch.write(switch.full)
-            self._count += 1
-
-    def leave(self) -> None:
-        """One less."""
-        with self._lock:
-            self._count -= 1
-            if not self._count:
-                self._switch_back()
-
-    def after_fork_in_child(self) -> None:
-        """The threads that are inside do not exist here."""
-        if self._count:
-            self._count = 0
-            self._switch_back()
-
-    def _switch_back(self) -> None:
-        for switch, value in zip(_switches(), self._callers, strict=True):
-            switch.write(value)
+def _read() -> list[Any]:
+    return [switch.read() for switch in _switches()]
 
 
-_holders = _Holders()
+def _switch_to_full() -> None:
+    for switch in _switches():
+        switch.write(switch.full)
 
 
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Products in full float32, process-wide while any caller is inside."""
-    _holders.enter()
-    try:
-        yield
-    finally:
-        _holders.leave()
+def _switch_back(values: list[Any]) -> None:
+    for switch, value in zip(_switches(), values, strict=True):
+        switch.write(value)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_holders.after_fork_in_child)
+full_precision = Meanwhile(_read, _switch_to_full, _switch_back)
+"""A context: products in full float32, process-wide while any caller is inside."""

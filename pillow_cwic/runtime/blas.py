@@ -7,17 +7,14 @@ ends; a fork finds no product of ours in its middle.
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .forks import ForkedLock, no_fork
+from .forks import no_fork
+from .meanwhile import Meanwhile
 
 T = TypeVar("T", bound=np.floating[Any])
 
@@ -28,55 +25,31 @@ def matmul(x: NDArray[T], weight: NDArray[T], out: NDArray[T] | None = None) -> 
         return np.matmul(x, weight, out=out)
 
 
-class _Holders:
-    """Who wants one thread at the moment; the first sets the limit, the last lifts it."""
+def _read() -> list[tuple[Any, int]]:
+    """BLAS libraries in this process, and their threads."""
+    with no_fork():
+        return [(library, library.get_num_threads()) for library in _libraries()]
 
-    def __init__(self) -> None:
-        self.lock = ForkedLock()
-        self.threads: list[int] = []
-        self.limits: Any = None
 
-    def enter(self) -> None:
-        """Note one more; set the limit if it is the first."""
-        controller = _controller()
-        with self.lock, no_fork():
-            if not self.threads:
-                _take_control()
-                self.limits = controller.limit(limits=1, user_api="blas")
-            self.threads.append(threading.get_ident())
-
-    def leave(self) -> None:
-        """Note one less; lift the limit if it was the last."""
-        with self.lock, no_fork():
-            self.threads.remove(threading.get_ident())
-            if not self.threads:
-                self._lift()
-
-    def after_fork_in_child(self) -> None:
-        """Other threads do not exist here, and what they wanted does not count."""
-        others = [ident for ident in self.threads if ident != threading.get_ident()]
-        for ident in others:
-            self.threads.remove(ident)
-        if others and not self.threads:
-            self._lift()
-
-    def _lift(self) -> None:
+def _limit() -> None:
+    """One thread for each."""
+    with no_fork():
         _take_control()
-        self.limits.restore_original_limits()
+        for library in _libraries():
+            library.set_num_threads(1)
+
+
+def _restore(before: list[tuple[Any, int]]) -> None:
+    """As many threads as there were."""
+    with no_fork():
+        _take_control()
+        for library, count in before:
+            library.set_num_threads(count)
         _take_control()  # and leave it to whoever asks next
 
 
-_holders = _Holders()
-
-
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """NumPy's matrix products on one thread, process-wide while any caller is inside."""
-    _holders.enter()
-    try:
-        yield
-    finally:
-        _holders.leave()
+one_blas_thread = Meanwhile(_read, _limit, _restore)
+"""A context: NumPy's matrix products on one thread, process-wide while any caller is inside."""
 
 
 def _take_control() -> None:
@@ -89,13 +62,10 @@ def _take_control() -> None:
 
 
 @cache
-def _controller() -> Any:
+def _libraries() -> list[Any]:
     """Finds the BLAS libraries in this process, once."""
     with no_fork():
         from threadpoolctl import ThreadpoolController
 
-        return ThreadpoolController()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_holders.after_fork_in_child)
+        controller = ThreadpoolController().select(user_api="blas")
+        return list(controller.lib_controllers)

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 import weakref
-from types import TracebackType
 from typing import Any
 
 LONGEST_WAIT_SECONDS = 5.0
@@ -29,9 +28,10 @@ def no_fork() -> Any:
     """A context for what takes moments: forks by other threads wait for its end. May be nested."""
     lock = getattr(_own, "lock", None)
     if lock is None:
-        lock = _own.lock = threading.RLock()
+        lock = threading.RLock()
         with _registry:
             _threads.add(lock)
+        _own.lock = lock
     return lock
 
 
@@ -45,16 +45,10 @@ class ForkedLock:
         self._lock = threading.Lock()
         _locks.add(self)  # waits for no fork, since it may happen in a section
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lock.release()
+    @property
+    def held(self) -> threading.Lock:
+        """For a with statement: nothing, such as Ctrl-C, comes between its taking and its block."""
+        return self._lock
 
     def remake(self) -> None:
         """Forget who holds it."""

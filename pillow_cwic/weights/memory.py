@@ -30,7 +30,7 @@ class Memory(Generic[T]):
 
     def get(self, key: Hashable) -> T | None:
         """What is kept under this key."""
-        with self._lock:
+        with self._lock.held:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
@@ -38,7 +38,7 @@ class Memory(Generic[T]):
     def load(self, key: Hashable, load: Callable[[], T]) -> T:
         """What is kept, else what `load` gives; threads that ask at once get the same, or error."""
         ours: Future[T] = Future()
-        with self._lock:
+        with self._lock.held:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
@@ -49,7 +49,7 @@ class Memory(Generic[T]):
 
     def forget(self) -> None:
         """Keep nothing; what is loading now is not kept either."""
-        with self._lock:
+        with self._lock.held:
             self._kept.clear()
             self._loading.clear()
 
@@ -64,7 +64,7 @@ class Memory(Generic[T]):
             future.set_result(result)
 
     def _end(self, future: Future[T], key: Hashable, *results: T) -> None:
-        with self._lock:
+        with self._lock.held:
             if self._loading.get(key) is not future:
                 return  # forgotten
             del self._loading[key]

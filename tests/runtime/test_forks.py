@@ -176,12 +176,12 @@ def test_a_lock_that_another_thread_holds_is_free_in_a_child() -> None:
     held, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with lock:
+        with lock.held:
             held.set()
             leave.wait(60)
 
     def take() -> bool:
-        with lock:
+        with lock.held:
             return True
 
     thread = threading.Thread(target=hold)
