@@ -11,7 +11,7 @@ from ..exact.layer import ExactLayer, of_pixels
 from ..format import container
 from ..format.grid import code_grid
 
-TITLE = "Exact blocks"
+TITLE = "Exact blocks untinted"
 TINT = (220, 30, 90)
 
 

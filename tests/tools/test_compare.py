@@ -258,17 +258,18 @@ def test_exact_blocks_are_shown(face: Image.Image, tmp_path: Path) -> None:
 
     # Of the two pictures, the one with text has the view, the last in its section.
     captions = dict(Page(out / "index.html").pictures)
-    assert "face-exact-blocks.png" not in captions
+    assert "face-exact-blocks-untinted.png" not in captions
     share = re.fullmatch(
-        r"(\d+)% of the blocks are exact; the others are tinted", captions["text-exact-blocks.png"]
+        r"(\d+)% of the blocks are exact; the others are tinted",
+        captions["text-exact-blocks-untinted.png"],
     )
     assert share is not None
     assert 30 < int(share[1]) < 60
     order = list(captions)
-    assert order[order.index("face-original.png") - 1] == "text-exact-blocks.png"
+    assert order[order.index("face-original.png") - 1] == "text-exact-blocks-untinted.png"
 
     # Text as it is, the photograph's middle redder and darker.
-    with Image.open(out / "text-exact-blocks.png") as image:
+    with Image.open(out / "text-exact-blocks-untinted.png") as image:
         view = np.asarray(image)
     with Image.open(out / "text-pillow-cwic.png") as image:
         shown = np.asarray(image)
