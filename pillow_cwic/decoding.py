@@ -202,12 +202,17 @@ def _checked_region(header: Header, region: Region | None) -> Box:
     picture = Box(0, 0, *header.size)
     if region is None:
         return picture
+    # Four numbers in an order, all of them whole: nothing else has edges, and none is cut off.
     try:
-        box = Box(*(int(edge) for edge in region))
-    except (TypeError, ValueError, OverflowError) as error:
+        edges = np.asarray(region)
+    except ValueError:  # of several lengths
+        edges = np.empty(0)
+    are_four = edges.dtype.kind in "iuf" and edges.shape == (4,)
+    if not are_four or not (np.isfinite(edges) & (np.rint(edges) == edges)).all():
         raise ValueError(
-            f"region is (left, upper, right, lower) in pixels, found {region!r}"
-        ) from error
+            f"region is (left, upper, right, lower) in whole pixels, found {region!r:.200}"
+        )
+    box = Box(*(int(edge) for edge in edges))
     if box.width <= 0 or box.height <= 0 or box != box.grow(0, picture):
         raise ValueError(
             f"region {tuple(box)} is empty or leaves the picture "

@@ -1,6 +1,7 @@
 """Decoding: regions, windows, tiles, the importance map; damage is noticed, never shown."""
 
 import io
+import math
 import random
 import time
 import tracemalloc
@@ -47,6 +48,24 @@ def test_a_region_outside_the_picture_is_refused(data, region):
     """The ValueError shows the region and the picture's size, or what a region is."""
     with pytest.raises(ValueError, match=r"^region"):
         pillow_cwic.decode(data, region=region)
+
+
+@pytest.mark.parametrize(
+    "region",
+    ["0199", b"\0\0\\9\\9", {0, 1, 8, 9}, (0, 0, 9.5, 9), (0, 0, math.inf, 9), (0, 0, "9", 9), 4],
+)
+def test_a_region_of_anything_but_four_whole_numbers_is_refused(data, region):
+    """Nothing is taken for a region by accident, and no fraction of a pixel is cut off."""
+    with pytest.raises(ValueError, match=r"in whole pixels, found"):
+        pillow_cwic.decode(data, region=region)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, lambda edges: np.float32(edges)])
+def test_a_region_is_any_four_whole_numbers(data, kind):
+    """A tuple, a list, an array; floats as long as they are whole."""
+    edges = (3, 4, 30, 25)
+    expected = pillow_cwic.decode(data, region=edges)
+    assert np.array_equal(pillow_cwic.decode(data, region=kind(edges)), expected)
 
 
 def test_no_seam_between_windows(pixels):
