@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from io import BytesIO
 
 import imageio.v3 as iio
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 import pillow_cwic
+from pillow_cwic.exact import continuation
 from pillow_cwic.exact.continuation import continue_smoothly
 
 
@@ -92,3 +94,31 @@ def test_what_is_seen_stays(shape: tuple[int, int]) -> None:
     assert filled.max() <= pixels[~hidden].max()
     flat = np.where(hidden[..., None], 255, np.uint8(90)).astype(np.uint8).repeat(3, 2)[..., :3]
     assert (continue_smoothly(flat, hidden) == 90).all()
+
+
+@pytest.mark.parametrize("shape", [(70, 33), (200, 17), (97, 1), (1, 97), (16, 160)])
+@pytest.mark.parametrize("share", [0.02, 0.6, 0.98])
+def test_strips_do_not_show(
+    shape: tuple[int, int], share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strip by strip of 16 rows gives what the whole gives, hidden here and there or in blocks."""
+    chance = np.random.default_rng(5)
+    pixels = chance.integers(0, 256, (*shape, 3)).astype(np.uint8)
+    blocks = np.kron(chance.random((13, 11)) < share, np.ones((16, 16), bool))
+    for masked in (chance.random(shape) < share, blocks[: shape[0], : shape[1]]):
+        whole = continue_smoothly(pixels, masked)
+        with monkeypatch.context() as patch:
+            patch.setattr(continuation, "STRIP_PIXELS", 1)
+            assert np.array_equal(continue_smoothly(pixels, masked), whole)
+
+
+def test_a_continuation_takes_no_memory_by_the_pixel() -> None:
+    """Beside the result it holds strips of a megapixel and a 256th of the picture."""
+    pixels = np.zeros((3000, 4000, 3), np.uint8)
+    masked = np.zeros((3000, 4000), bool)
+    masked[:1500, :1000] = True
+    tracemalloc.start()
+    continue_smoothly(pixels, masked)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < pixels.nbytes + 130e6

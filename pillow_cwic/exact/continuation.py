@@ -2,10 +2,13 @@
 
 Neighbours of exact blocks would else pay for edges that nobody sees. A pull-push pyramid (Gortler
 et al. 1996, "The Lumigraph"): means of what is visible, coarser and coarser, fill what is hidden.
-Knows pixels only.
+The finest levels are worked on in strips of rows, so memory does not follow the picture; where it
+is cut does not show. Knows pixels only.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +16,42 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
 Floats = NDArray[np.float32]
+
+STRIP_LEVELS = 4
+"""Levels of the pyramid that are made in strips; what is coarser is a 256th of the picture."""
+
+STRIP_PIXELS = 1 << 20
+"""About so many at a time."""
+
+_SIDE = 1 << STRIP_LEVELS
+_MARGIN = 2 * _SIDE
+"""Rows around a strip that it depends on: one of every level above and below."""
+
+
+class _Level(NamedTuple):
+    """A level of the pyramid."""
+
+    weighted: Floats  # values times their weights [H,W,3]
+    weight: Floats  # [H,W,1], 0..1
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether it has a value everywhere."""
+        return bool(self.weight.all())
+
+    def coarser(self) -> _Level:
+        """The next one, of half the sides."""
+        below_sum, below_weight = _halved(self.weighted), _halved(self.weight)
+        full: Floats = np.maximum(below_weight, 1)  # several visible pixels count as one
+        return _Level(below_sum / full, below_weight / full)
+
+    def filled(self, below: Floats) -> Floats:
+        """Values everywhere: its own, and those of the next level where it has none."""
+        height, width = self.weight.shape[:2]
+        around = _doubled(below, (height, width))
+        around *= 1 - self.weight
+        around += self.weighted
+        return around
 
 
 def continue_smoothly(pixels: Pixels, hidden: Mask) -> Pixels:
@@ -22,26 +61,56 @@ def continue_smoothly(pixels: Pixels, hidden: Mask) -> Pixels:
     """
     if hidden.all() or not hidden.any():
         return pixels
-    weight = (~hidden).astype(np.float32)[:, :, None]  # [H,W,1]
-    filled = _fill(pixels * weight, weight)
-    np.rint(filled, out=filled)
-    return np.where(hidden[:, :, None], filled.clip(0, 255).astype(np.uint8), pixels)
+    height, width = hidden.shape
+    step = max(1, STRIP_PIXELS // width // _SIDE) * _SIDE
+    tops = range(0, height, step)
+
+    # Down: the coarsest level of every strip, and on which levels everything is seen.
+    coarsest = []
+    seen = np.ones(STRIP_LEVELS + 1, bool)
+    for top in tops:
+        levels = _levels(pixels, hidden, top, top + step)
+        seen &= [level.is_seen for level in levels]
+        coarsest.append(levels[-1])
+    whole = _Level(*(np.concatenate(parts) for parts in zip(*coarsest, strict=True)))
+    filled = _fill(whole)
+
+    # Up again, from the finest level that needs nothing of the next; with margins around strips.
+    first = int(seen.argmax()) if seen.any() else STRIP_LEVELS
+    out = pixels.copy()
+    for top in tops:
+        above = max(top - _MARGIN, 0)
+        bottom = min(top + step, height)
+        levels = _levels(pixels, hidden, above, bottom + _MARGIN)
+        if first == STRIP_LEVELS:
+            values = filled[above // _SIDE :][: len(levels[-1].weight)]
+        else:
+            values = levels[first].weighted / levels[first].weight
+        for level in reversed(levels[:first]):
+            values = level.filled(values)
+        inside = values[top - above : bottom - above]
+        np.rint(inside, out=inside)
+        rows = slice(top, bottom)
+        np.copyto(out[rows], inside.clip(0, 255), casting="unsafe", where=hidden[rows, :, None])
+    return out
 
 
-def _fill(weighted: Floats, weight: Floats) -> Floats:
-    """Values times their weights [H,W,3], weights [H,W,1] in 0..1 -> values everywhere."""
-    if weight.all():
-        return weighted / weight
-    height, width = weight.shape[:2]
-    if height == width == 1:  # nothing is visible in this corner
-        return weighted
-    below_sum, below_weight = _halved(weighted), _halved(weight)
-    full: Floats = np.maximum(below_weight, 1)  # several visible pixels count as one
-    below = _fill(below_sum / full, below_weight / full)
-    around = _doubled(below, (height, width))
-    around *= 1 - weight
-    around += weighted
-    return around
+def _levels(pixels: Pixels, hidden: Mask, top: int, bottom: int) -> list[_Level]:
+    """The finest levels of rows from `top` on, up to STRIP_LEVELS."""
+    weight = (~hidden[top:bottom]).astype(np.float32)[:, :, None]  # [h,W,1]
+    levels = [_Level(pixels[top:bottom] * weight, weight)]
+    for _ in range(STRIP_LEVELS):
+        levels.append(levels[-1].coarser())
+    return levels
+
+
+def _fill(level: _Level) -> Floats:
+    """Values everywhere."""
+    if level.is_seen:
+        return level.weighted / level.weight
+    if level.weight.size == 1:  # nothing is visible in this corner
+        return level.weighted
+    return level.filled(_fill(level.coarser()))
 
 
 def _halved(values: Floats) -> Floats:
