@@ -37,27 +37,24 @@ class BitCoder(Protocol):
 
 
 class RangeWriter:
-    """Collects bits and codes them at the end: one call of the coder costs less than many."""
+    """Codes bits as they come: a tile's decisions are never in memory together."""
 
     def __init__(self) -> None:
-        self._bits: list[Bits] = []
-        self._probability: list[Probabilities] = []
+        self._encoder = PlainRangeEncoder() if _is_plain() else _Encoder()
+        self._is_empty = True
 
     def code(self, probability: Probabilities, bits: Bits | None) -> Bits:
-        """Queue `bits` [m]; returns them."""
+        """Write `bits` [m]; returns them."""
         if bits is None:
             raise TypeError("a RangeWriter needs the bits to write")
-        self._bits.append(bits)
-        self._probability.append(probability)
+        if len(bits):
+            self._encoder.encode(bits, probability)
+            self._is_empty = False
         return bits
 
     def to_bytes(self) -> bytes:
-        """The stream so far; its length is a multiple of 4 bytes (0 for no bits)."""
-        if not self._bits:
-            return b""
-        encoder = PlainRangeEncoder() if _is_plain() else _Encoder()
-        encoder.encode(np.concatenate(self._bits), np.concatenate(self._probability))
-        return encoder.words().astype("<u4").tobytes()
+        """The stream, at the end; its length is a multiple of 4 bytes (0 for no bits)."""
+        return b"" if self._is_empty else self._encoder.words().astype("<u4").tobytes()
 
 
 class RangeReader:
