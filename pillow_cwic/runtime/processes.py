@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 from typing import Any
 
@@ -26,9 +27,7 @@ def worker_processes(
     At the end, and on Ctrl-C, TERM and HUP, what is being done is finished and the rest dropped.
     """
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(
-        count, spawn, initializer=_begin_worker, initargs=(set_up, arguments)
-    )
+    pool = _Pool(count, spawn, initializer=_begin_worker, initargs=(set_up, arguments))
     with _signals_as_interrupts():
         try:
             yield pool
@@ -36,9 +35,28 @@ def worker_processes(
             pool.shutdown(cancel_futures=True)
 
 
+class _Pool(ProcessPoolExecutor):
+    """Its processes know no Ctrl-C from their first moment on, before `_begin_worker` runs."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """As that of the executor, which starts processes here."""
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().submit(fn, *args, **kwargs)
+        # A process has the signals blocked that its parent had. The tracker of resources, which is
+        # started with the first one, would unblock them: it is started before.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker(set_up: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
     # Ctrl-C reaches all: this process ends what it does, and is ended.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if set_up is not None:
         set_up(*arguments)

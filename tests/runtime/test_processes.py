@@ -81,3 +81,35 @@ def test_convert_ends_as_on_an_interrupt(tmp_path: Path, name: str) -> None:
     for path in written:
         with Image.open(path) as image:
             image.verify()
+
+
+INTERRUPTED_AT_BIRTH = """
+import multiprocessing, os, signal, threading, time
+from pillow_cwic.runtime.processes import worker_processes
+
+def interrupt() -> None:
+    while True:
+        for process in multiprocessing.active_children():
+            os.kill(process.pid, signal.SIGINT)
+        time.sleep(.001)
+
+if __name__ == "__main__":
+    threading.Thread(target=interrupt, daemon=True).start()
+    with worker_processes(2) as pool:
+        print([pool.submit(abs, -number).result() for number in range(4)])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs signal masks")
+def test_a_worker_knows_no_interrupt_from_its_first_moment_on(tmp_path: Path) -> None:
+    """Ctrl-C reaches workers that are still starting, too: no traceback, no broken pool."""
+    script = tmp_path / "main.py"
+    script.write_text(INTERRUPTED_AT_BIRTH)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.stdout, done.stderr) == ("[0, 1, 2, 3]\n", "")
