@@ -202,7 +202,13 @@ def test_an_interrupt_ends_it_cleanly(pictures: Path, tmp_path: Path) -> None:
         "2",
     ]
     process = subprocess.Popen(
-        command, env=environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Tests that a shell started in the background have Ctrl-C ignored, and pass that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not list(out.glob("*.cwic")):
         time.sleep(0.05)
