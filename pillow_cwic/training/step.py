@@ -250,7 +250,8 @@ class Step:
         chosen_of = torch.compile(self.joint.chosen_of, dynamic=True)
         try:
             side = self.recipe.data.crop
-            x = torch.rand(self.recipe.data.batch, 3, side, side, requires_grad=True)
+            # No random numbers: a resumed run goes on with those of the interrupted one.
+            x = torch.full((self.recipe.data.batch, 3, side, side), 0.5, requires_grad=True)
             quality = torch.zeros(len(x), dtype=torch.int64)
             distance = measure(x, x.detach(), quality, self.recipe.model)[2]
             (distance.sum() + bits_of(x, x, x).sum()).backward()  # type: ignore[no-untyped-call]

@@ -482,8 +482,10 @@ def test_a_compiled_step_equals_the_plain_one() -> None:
         step = Step(smoke, Fixed(torch.rand(4, 3, 16, 16)), torch.device("cpu"))
         step.begin(replace(smoke.stages[0], choose=True))
         said: list[str] = []
+        random = torch.get_rng_state()
         step.prepare(said.append)
         assert not said
+        assert torch.equal(torch.get_rng_state(), random)  # or a resumed run would end elsewhere
         assert (step.measure is distances) is not compiled
         step.rate.fill_(1e-4)
         torch.manual_seed(1)
