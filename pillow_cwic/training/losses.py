@@ -29,6 +29,18 @@ class Terms(NamedTuple):
     ms_ssim: Tensor
 
 
+def distances(
+    picture: Tensor, x: Tensor, quality_index: Tensor, config: ModelConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`distortion` with each sample's own shares of the similarities.
+
+    Two pictures [B,3,H,W] in [0,1], quality_index [B] -> MSE, MS-SSIM and distortion, [B] each.
+    """
+    if max(*config.ms_ssim_weight, *config.ssim_weight) == 0:
+        return distortion(picture, x, 0.0, 0.0)
+    return distortion(picture, x, *config.similarity_weights(quality_index.float()))
+
+
 def rate_distortion(
     outcome: Outcome,
     x: Tensor,
@@ -36,14 +48,13 @@ def rate_distortion(
     config: ModelConfig,
     recipe: LossRecipe,
     *,
-    measure: Measure | None = None,
+    measure: Measure = distances,
 ) -> Terms:
     """Mean over the batch of weight * (bpp + lambda * distortion).
 
     x [B,3,H,W] in [0,1], quality_index [B]: each sample has its own quality and lambda. measure:
     `distances`, or the same compiled.
     """
-    measure = measure or distances
     mse, similarity, distance = measure(outcome.picture, x, quality_index, config)  # [B] each
     code_bpp, map_bpp = rates(outcome, x)  # [B] each
     weight = config.distortion_weight(quality_index.float())  # lambda [B]
@@ -60,7 +71,7 @@ def importance_rate(
     recipe: LossRecipe,
     *,
     stage: Stage,
-    measure: Measure | None = None,
+    measure: Measure = distances,
 ) -> Terms:
     """The paper's loss (section 3.5): distortion + gamma * max(0, mean(p) - r).
 
@@ -68,7 +79,6 @@ def importance_rate(
     (`JointCodec.rate_trains_encoder = False`). A stage without importance is the paper's first one:
     nothing but distortion. x [B,3,H,W] in [0,1], quality_index [B]. measure: as above.
     """
-    measure = measure or distances
     mse, similarity, distance = measure(outcome.picture, x, quality_index, config)  # [B] each
     code_bpp, map_bpp = rates(outcome, x)  # [B] each
     excess = (outcome.importance.mean((1, 2, 3)) - recipe.importance_target).clamp(min=0)  # [B]
@@ -87,18 +97,6 @@ def rates(outcome: Outcome, x: Tensor) -> tuple[Tensor, Tensor]:
 def mean_of(values: Tensor) -> Tensor:
     """[B] -> the mean, off the graph: for people."""
     return values.mean().detach()
-
-
-def distances(
-    picture: Tensor, x: Tensor, quality_index: Tensor, config: ModelConfig
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`distortion` with each sample's own shares of the similarities.
-
-    Two pictures [B,3,H,W] in [0,1], quality_index [B] -> MSE, MS-SSIM and distortion, [B] each.
-    """
-    if max(*config.ms_ssim_weight, *config.ssim_weight) == 0:
-        return distortion(picture, x, 0.0, 0.0)
-    return distortion(picture, x, *config.similarity_weights(quality_index.float()))
 
 
 def ms_ssim(x: Tensor, y: Tensor) -> Tensor:

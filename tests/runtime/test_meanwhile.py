@@ -9,7 +9,6 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import pytest
 import threadpoolctl
 import torch
 
@@ -105,7 +104,7 @@ def test_an_interrupt_anywhere_leaves_blas_its_threads() -> None:
         assert at_every_event(work, check) > 50
 
 
-def test_an_interrupt_anywhere_leaves_torch_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_anywhere_leaves_torch_its_precision() -> None:
     """The same of torch's precision of products."""
     before = torch.get_float32_matmul_precision()
 
