@@ -18,7 +18,7 @@ from ..format.grid import GRID, Box
 
 Shape: TypeAlias = tuple[int, ...]
 
-STRIPS_BYTES = 4 << 20
+STRIPS_BYTES = 6 << 20
 """What a layer gathers at a time, and makes of it."""
 
 MODULATION_HIDDEN = 64

@@ -1,15 +1,15 @@
 """The networks in NumPy, for processors: a list of layers executed as matrix products.
 
-Maps are [h,w,c] float32. A layer of side 3 is a product on gathered neighbourhoods, strip by strip
-of rows, so that what is gathered stays in the processor's cache. Buffers are used again from layer
-to layer. Invariant: what lies around the picture is zero, as `torch_network` has it; results of
-the two differ by float rounding only.
+Maps are [h,w,c] float32. A layer works on strips of rows, so that what it gathers of them stays in
+the processor's cache; those of side 3 are `winograd`'s. Buffers are used again from layer to
+layer. Invariant: what lies around the picture is zero, as `torch_network` has it; results of the
+two differ by float rounding only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from ..format.grid import Box
 from ..runtime.blas import matmul
 from .layers import Block, Conv, Down, Gain, Layer, Modulation, Network, Rescale
+from .registers import Floats, Register, Workspace
+from .winograd import SIDE, Winograd, scatter, tiles_over
 
-Floats = NDArray[np.float32]
 Quality = float | Floats
 """A quality index for the whole map, or one for each code position [h,w]."""
 
@@ -41,39 +42,8 @@ class Execution(Protocol):
         """
 
 
-GATHERED_FLOATS = 1 << 18
-"""About so many numbers are gathered at a time: a megabyte, which caches hold."""
-
-
-class Register(NamedTuple):
-    """A map of features and where it lies."""
-
-    x: Floats  # [h*scale,w*scale,c]
-    area: Box  # on the code grid
-    scale: int  # positions for one code position, along each axis
-    is_given: bool = False  # a caller's, which stays as it is
-
-    def cropped(self, area: Box) -> Register:
-        """The part in an area that it holds."""
-        if area == self.area:
-            return self
-        rows, columns = area.within(self.area).scale(self.scale).slices
-        return self._replace(x=self.x[rows, columns], area=area)
-
-
-class Workspace:
-    """Buffers by name, used again as long as they are large enough."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[str, Floats] = {}
-
-    def take(self, name: str, *shape: int) -> Floats:
-        """A buffer of this shape; what is in it is undefined."""
-        count = int(np.prod(shape))
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < count:
-            buffer = self._buffers[name] = np.empty(count, np.float32)
-        return buffer[:count].reshape(shape)
+STRIP_FLOATS = 1 << 19
+"""About so many numbers are worked on at a time: two megabytes, which caches hold."""
 
 
 class NumpyNetwork:
@@ -149,27 +119,11 @@ def _floats(tensor: NDArray[Any]) -> Floats:
 class _Product:
     """A convolution's weights as a matrix: gathered neighbourhoods [m,in] -> [m,out]."""
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], name: str) -> None:
-        weight = tensors[f"{name}.weight"]  # [out,in,side,side]
-        self.side = weight.shape[2]
-        self.outputs = weight.shape[0]
-        by_tap = weight.transpose(2, 3, 1, 0)  # [side,side,in,out]
-        self.weight = _floats(by_tap.reshape(-1, self.outputs))  # [side*side*in,out]
-        self.bias = _floats(tensors[f"{name}.bias"])
-
-    def reorder_inputs(self, factor: int) -> None:
-        """Inputs as blocks of factor x factor lie in memory: (row, column, channel)."""
-        taps = self.side**2
-        shape = (taps, -1, factor, factor, self.outputs)  # channels before rows and columns
-        self.weight = _floats(self.weight.reshape(shape).transpose(0, 2, 3, 1, 4)).reshape(
-            -1, self.outputs
-        )
-
-    def reorder_outputs(self, factor: int) -> None:
-        """Outputs in the order in which blocks of factor x factor lie in memory."""
-        order = np.arange(self.outputs).reshape(-1, factor, factor).transpose(1, 2, 0).reshape(-1)
-        self.weight = _floats(self.weight[:, order])
-        self.bias = self.bias[order]
+    def __init__(self, weight: NDArray[Any], bias: NDArray[Any]) -> None:
+        """weight [out,in,side,side], bias [out]."""
+        self.outputs = len(weight)
+        self.weight = _floats(weight.transpose(2, 3, 1, 0).reshape(-1, self.outputs))
+        self.bias = _floats(bias)
 
     def __call__(
         self, rows: Floats, out: Floats, relu: bool = False, *, sparse: bool = False
@@ -187,26 +141,25 @@ class _Product:
         return out
 
 
-def _neighbourhoods(padded: Floats, stride: int, side: int) -> Floats:
-    """padded [h',w',c] -> a view of its side x side neighbourhoods, [h,w,side,side*c].
-
-    A row of a neighbourhood is contiguous in memory.
-    """
-    height, width, channels = padded.shape
-    row, column, item = padded.strides
-    shape = (
-        (height - side) // stride + 1,
-        (width - side) // stride + 1,
-        side,
-        side * channels,
-    )
-    strides = (stride * row, stride * column, row, item)
-    return np.lib.stride_tricks.as_strided(padded, shape, strides, writeable=False)
+def _of(name: str, tensors: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """A convolution's weight [out,in,side,side] and bias [out]."""
+    return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
 
 
-def _strip_rows(width: int, inputs: int) -> int:
-    """How many rows to gather at a time."""
-    return max(1, GATHERED_FLOATS // (width * inputs))
+def _strip_rows(width: int, numbers: int) -> int:
+    """How many rows to work on at a time, where each position takes so many numbers."""
+    return max(1, STRIP_FLOATS // (width * numbers))
+
+
+def _strip_tiles(width: int, channels: int) -> tuple[int, int]:
+    """How many rows and columns of tiles to work on at a time, for a whole row of positions."""
+    columns = tiles_over(width)
+    return max(1, STRIP_FLOATS // (columns * Winograd.tile_floats(channels))), columns
+
+
+def _block_order(channels: int, factor: int) -> NDArray[np.intp]:
+    """Channels of blocks (channel, row, column) -> as they lie in memory (row, column, channel)."""
+    return np.arange(channels).reshape(-1, factor, factor).transpose(1, 2, 0).reshape(-1)
 
 
 def _unshuffled(x: Floats, factor: int) -> Floats:
@@ -228,11 +181,13 @@ class _Conv:
 
     def __init__(self, layer: Conv, tensors: Mapping[str, NDArray[Any]]) -> None:
         self.layer = layer
-        self.product = _Product(tensors, layer.name)
+        weight, bias = _of(layer.name, tensors)
         if layer.unshuffle > 1:
-            self.product.reorder_inputs(layer.unshuffle)
+            weight = weight[:, _block_order(layer.inputs, layer.unshuffle)]
         if layer.shuffle > 1:
-            self.product.reorder_outputs(layer.shuffle)
+            order = _block_order(layer.outputs, layer.shuffle)
+            weight, bias = weight[order], bias[order]
+        self.kernel = _Product(weight, bias) if layer.side == 1 else Winograd(weight, bias)
 
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         layer = self.layer
@@ -240,48 +195,54 @@ class _Conv:
         x = source.x if layer.unshuffle == 1 else _unshuffled(source.x, layer.unshuffle)
         height, width, _ = x.shape
         out = np.empty((height * factor, width * factor, layer.outputs // factor**2), np.float32)
-        step = _strip_rows(width, layer.side**2 * layer.inputs)
+        if layer.side == 1:
+            step = _strip_rows(width, layer.inputs)
+        else:
+            step = SIDE * _strip_tiles(width, max(layer.inputs, layer.outputs))[0]
         for top in range(0, height, step):
             bottom = min(top + step, height)
-            rows = self._gathered(x, top, bottom, space)
             if factor == 1:
-                strip = out[top:bottom].reshape(-1, layer.outputs)
+                strip = out[top:bottom]
             else:
-                strip = space.take("shuffled", (bottom - top) * width, layer.outputs)
-            self.product(rows, strip, layer.relu, sparse=layer.sparse)
+                strip = space.take("shuffled", bottom - top, width, layer.outputs)
+            self._fill(strip, x, top, space)
             if factor > 1:
                 _shuffle(strip, out[top * factor : bottom * factor], factor)
         return Register(out, source.area, source.scale // layer.unshuffle * factor)
 
-    def _gathered(self, x: Floats, top: int, bottom: int, space: Workspace) -> Floats:
-        """What rows of outputs see of x, [m,in]."""
+    def _fill(self, strip: Floats, x: Floats, top: int, space: Workspace) -> None:
+        """Outputs [m,w,out] of x's rows from `top` on."""
         layer = self.layer
-        if layer.side == 1:
-            return np.ascontiguousarray(x[top:bottom]).reshape(-1, layer.inputs)
-        width = x.shape[1]
-        padded = space.take("padded", bottom - top + 2, width + 2, layer.inputs)
+        height, width, _ = strip.shape
+        if isinstance(self.kernel, _Product):
+            rows = np.ascontiguousarray(x[top : top + height]).reshape(-1, layer.inputs)
+            out = strip.reshape(-1, layer.outputs)
+            self.kernel(rows, out, layer.relu, sparse=layer.sparse)
+            return
+        tiles = tiles_over(height), tiles_over(width)
+        padded = space.take("padded", *(SIDE * count + 2 for count in tiles), layer.inputs)
         _fill_padded(padded, x, top - 1)
-        gathered = space.take("gathered", bottom - top, width, 3, 3 * layer.inputs)
-        np.copyto(gathered, _neighbourhoods(padded, 1, 3))
-        return gathered.reshape(-1, 9 * layer.inputs)
+        tiled = self.kernel(padded, layer.relu, space)
+        scatter(tiled, strip)
 
 
 def _fill_padded(padded: Floats, x: Floats, top: int) -> None:
-    """Rows of x from `top` on, which may be -1, with zeros around; padded [m,w+2,c]."""
+    """Rows of x from `top` on, which may be -1, with zeros around; padded [m,w+2 or more,c]."""
     first = max(top, 0)
     last = min(top + len(padded), len(x))
+    end = x.shape[1] + 1
     padded[:, 0] = 0
-    padded[:, -1] = 0
+    padded[:, end:] = 0
     padded[: first - top] = 0
     padded[last - top :] = 0
-    padded[first - top : last - top, 1:-1] = x[first:last]
+    padded[first - top : last - top, 1:end] = x[first:last]
 
 
 class _Down:
-    """`Down`."""
+    """`Down`: a product on gathered neighbourhoods."""
 
     def __init__(self, layer: Down, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self.product = _Product(tensors, layer.name)
+        self.product = _Product(*_of(layer.name, tensors))
 
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         height, width, channels = source.x.shape
@@ -292,7 +253,10 @@ class _Down:
             padded = space.take("padded", 2 * (bottom - top) + 2, width + 2, channels)
             _fill_padded(padded, source.x, 2 * top - 1)
             gathered = space.take("gathered", bottom - top, width // 2, 4, 4 * channels)
-            np.copyto(gathered, _neighbourhoods(padded, 2, 4))
+            row, column, item = padded.strides
+            strides = (2 * row, 2 * column, row, item)  # a row of a neighbourhood is contiguous
+            near = np.lib.stride_tricks.as_strided(padded, gathered.shape, strides, writeable=False)
+            np.copyto(gathered, near)
             rows = gathered.reshape(-1, 16 * channels)
             self.product(rows, out[top:bottom].reshape(-1, self.product.outputs))
         return Register(out, source.area, source.scale // 2)
@@ -302,54 +266,50 @@ class _Block:
     """`Block`: all three layers on a strip of rows before the next, so that a strip stays near.
 
     A strip's bottleneck needs a row above and below. Those of the strip before are kept, because
-    the sum is written over what they came from.
+    the sum is written over what they came from. The outer two use the memory of the convolution.
     """
 
     def __init__(self, layer: Block, tensors: Mapping[str, NDArray[Any]]) -> None:
         self.half = layer.half
-        self.reduce = _Product(tensors, f"{layer.name}.reduce")
-        self.conv = _Product(tensors, f"{layer.name}.conv")
-        self.expand = _Product(tensors, f"{layer.name}.expand")
+        self.reduce = _Product(*_of(f"{layer.name}.reduce", tensors))
+        self.conv = Winograd(*_of(f"{layer.name}.conv", tensors))
+        self.expand = _Product(*_of(f"{layer.name}.expand", tensors))
 
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         x = source.x.copy() if source.is_given else source.x
         height, width, _ = x.shape
-        step = _strip_rows(width, 9 * self.half)
-        narrow = space.take("narrow", min(step, height) + 2, width + 2, self.half)
+        rows, columns = _strip_tiles(width, self.half)
+        rows = min(rows, tiles_over(height))
+        narrow = space.take("narrow", SIDE * rows + 2, SIDE * columns + 2, self.half)
         narrow[:, 0] = 0
-        narrow[:, -1] = 0
+        narrow[:, width + 1 :] = 0
         narrow[0] = 0
-        self._reduce(x, narrow[1:2], (0, 1), space)
+        self._reduce(x, narrow[1:2], 0, space)
 
-        for top in range(0, height, step):
-            bottom = min(top + step, height)
-            strip = narrow[: bottom - top + 2]
-            # The strip's first two rows are there already: kept, or made before the loop.
-            self._reduce(x, strip[2:], (top + 1, bottom + 1), space)
-            self._convolve_and_add(strip, x[top:bottom], space)
-            narrow[:2] = strip[-2:]
+        for top in range(0, height, SIDE * rows):
+            strip = x[top : top + SIDE * rows]
+            seen = narrow[: SIDE * tiles_over(len(strip)) + 2]
+            # Its first two rows are there already: kept, or made before the loop.
+            self._reduce(x, seen[2:], top + 1, space)
+            self._convolve_and_add(seen, strip, space)
+            narrow[:2] = seen[-2:]
         return Register(x, source.area, source.scale)
 
-    def _reduce(self, x: Floats, narrow: Floats, rows: tuple[int, int], space: Workspace) -> None:
-        """Rows of x [h,w,c] -> the bottleneck's, into narrow [m,w+2,c/2]; zeros below the map."""
-        first, last = rows[0], min(rows[1], len(x))
-        count = last - first
-        narrow[max(count, 0) :] = 0
-        if count > 0:
-            reduced = space.take("reduced", count * x.shape[1], self.half)
-            self.reduce(x[first:last].reshape(-1, x.shape[2]), reduced, relu=True)
-            narrow[:count, 1:-1] = reduced.reshape(count, x.shape[1], self.half)
+    def _reduce(self, x: Floats, narrow: Floats, top: int, space: Workspace) -> None:
+        """Rows of x [h,w,c] from `top` on -> the bottleneck's [m,w+2 or more,c/2]; zeros below."""
+        rows = x[top : top + len(narrow)]
+        narrow[len(rows) :] = 0
+        if len(rows):
+            reduced = space.take("tiled", *rows.shape[:2], self.half)
+            self.reduce(rows.reshape(-1, x.shape[2]), reduced.reshape(-1, self.half), relu=True)
+            narrow[: len(rows), 1 : x.shape[1] + 1] = reduced
 
-    def _convolve_and_add(self, strip: Floats, x: Floats, space: Workspace) -> None:
-        """The bottleneck's strip [m+2,w+2,c/2] -> added to x [m,w,c]."""
-        height, width, channels = x.shape
-        gathered = space.take("gathered", height, width, 3, 3 * self.half)
-        np.copyto(gathered, _neighbourhoods(strip, 1, 3))
-        convolved = space.take("convolved", height * width, self.half)
-        self.conv(gathered.reshape(-1, 9 * self.half), convolved, relu=True)
-        expanded = space.take("expanded", height * width, channels)
-        self.expand(convolved, expanded)
-        x += expanded.reshape(x.shape)
+    def _convolve_and_add(self, seen: Floats, strip: Floats, space: Workspace) -> None:
+        """The bottleneck around a strip [4y+2,4x+2,c/2] -> added to the strip [m,w,c]."""
+        tiled = self.conv(seen, True, space)  # [4,4,y,x,c/2]
+        expanded = space.take("in basis", *tiled.shape[:-1], strip.shape[2])
+        self.expand(tiled.reshape(-1, self.half), expanded.reshape(-1, strip.shape[2]))
+        scatter(expanded, strip, add=True)
 
 
 class _Modulation:
