@@ -19,7 +19,8 @@ from .format.quality_map import Offsets
 from .networks.config import ModelConfig
 from .networks.decoder import decoder_network
 from .networks.encoder import features_network, heads_network
-from .networks.numpy_network import Execution, NumpyNetwork, Quality
+from .networks.numpy_layers import Quality
+from .networks.numpy_network import Execution, NumpyNetwork
 from .networks.tensors import expected_tensor, refuse_unexpected
 from .runtime.devices import NUMPY
 from .runtime.forks import ForkedLock

@@ -1,27 +1,21 @@
-"""The networks in NumPy, for processors: a list of layers executed as matrix products.
+"""The networks in NumPy, for processors: a list of layers, executed one after the other.
 
-Maps are [h,w,c] float32. A layer works on strips of rows, so that what it gathers of them stays in
-the processor's cache; those of side 3 are `winograd`'s. Buffers are used again from layer to
-layer. Invariant: what lies around the picture is zero, as `torch_network` has it; results of the
-two differ by float rounding only.
+Maps are [h,w,c] float32. Buffers are used again from layer to layer. Invariant: what lies around
+the picture is zero, as `torch_network` has it; results of the two differ by float rounding only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..format.grid import Box
-from ..runtime.blas import matmul
-from .layers import Block, Conv, Down, Gain, Layer, Modulation, Network, Rescale
+from .layers import Network
+from .numpy_layers import Quality, prepare
 from .registers import Floats, Register, Workspace
-from .winograd import SIDE, Winograd, scatter, tiles_over
-
-Quality = float | Floats
-"""A quality index for the whole map, or one for each code position [h,w]."""
 
 
 class Execution(Protocol):
@@ -42,10 +36,6 @@ class Execution(Protocol):
         """
 
 
-STRIP_FLOATS = 1 << 19
-"""About so many numbers are worked on at a time: two megabytes, which caches hold."""
-
-
 class NumpyNetwork:
     """A network's layers with their weights, ready to run on any map; threads may share one."""
 
@@ -56,7 +46,7 @@ class NumpyNetwork:
         self.network = network
         self.margins = network.margins()
         self.done = network.done()
-        self._layers = [_prepare(layer, tensors, quality_count) for layer in network.layers]
+        self._layers = [prepare(layer, tensors, quality_count) for layer in network.layers]
 
     def __call__(
         self, inputs: Mapping[str, NDArray[Any]], quality: Quality, area: Box, core: Box
@@ -80,10 +70,6 @@ class NumpyNetwork:
         return [registers[name].cropped(core).x for name in self.network.outputs]
 
 
-Run = Callable[[Register, Quality, Workspace], Register]
-"""A layer with its weights: a source -> what it writes."""
-
-
 def _sum(target: Register, result: Register) -> Register:
     """Both, where both are, in the memory of the result."""
     area = target.area.intersection(result.area)
@@ -94,296 +80,3 @@ def _sum(target: Register, result: Register) -> Register:
 
 def _quality_in(quality: Quality, area: Box, part: Box) -> Quality:
     return quality if isinstance(quality, float) else quality[part.within(area).slices]
-
-
-def _prepare(layer: Layer, tensors: Mapping[str, NDArray[Any]], quality_count: int) -> Run:
-    match layer:
-        case Conv():
-            return _Conv(layer, tensors)
-        case Down():
-            return _Down(layer, tensors)
-        case Block():
-            return _Block(layer, tensors)
-        case Modulation():
-            return _Modulation(layer, tensors, quality_count)
-        case Gain():
-            return _Gain(layer, tensors, quality_count)
-        case Rescale():
-            return _Rescale(layer)
-
-
-def _floats(tensor: NDArray[Any]) -> Floats:
-    return np.ascontiguousarray(tensor, np.float32)
-
-
-class _Product:
-    """A convolution's weights as a matrix: gathered neighbourhoods [m,in] -> [m,out]."""
-
-    def __init__(self, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        """weight [out,in,side,side], bias [out]."""
-        self.outputs = len(weight)
-        self.weight = _floats(weight.transpose(2, 3, 1, 0).reshape(-1, self.outputs))
-        self.bias = _floats(bias)
-
-    def __call__(
-        self, rows: Floats, out: Floats, relu: bool = False, *, sparse: bool = False
-    ) -> Floats:
-        """rows [m,in] -> out [m,out], which is given; sparse: only inputs that are not all 0."""
-        weight = self.weight
-        if sparse:
-            present = np.flatnonzero(rows.any(0))
-            rows = rows[:, present]
-            weight = weight[present]
-        matmul(rows, weight, out)
-        out += self.bias
-        if relu:
-            np.maximum(out, 0, out=out)
-        return out
-
-
-def _of(name: str, tensors: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """A convolution's weight [out,in,side,side] and bias [out]."""
-    return tensors[f"{name}.weight"], tensors[f"{name}.bias"]
-
-
-def _strip_rows(width: int, numbers: int) -> int:
-    """How many rows to work on at a time, where each position takes so many numbers."""
-    return max(1, STRIP_FLOATS // (width * numbers))
-
-
-def _strip_tiles(width: int, channels: int) -> tuple[int, int]:
-    """How many rows and columns of tiles to work on at a time, for a whole row of positions."""
-    columns = tiles_over(width)
-    return max(1, STRIP_FLOATS // (columns * Winograd.tile_floats(channels))), columns
-
-
-def _block_order(channels: int, factor: int) -> NDArray[np.intp]:
-    """Channels of blocks (channel, row, column) -> as they lie in memory (row, column, channel)."""
-    return np.arange(channels).reshape(-1, factor, factor).transpose(1, 2, 0).reshape(-1)
-
-
-def _unshuffled(x: Floats, factor: int) -> Floats:
-    """[h*f,w*f,c] -> [h,w,f*f*c], in memory order (row, column, channel) of each block."""
-    height, width, channels = x.shape
-    blocks = x.reshape(height // factor, factor, width // factor, factor, channels)
-    return blocks.transpose(0, 2, 1, 3, 4).reshape(height // factor, width // factor, -1)
-
-
-def _shuffle(blocks: Floats, out: Floats, factor: int) -> None:
-    """The inverse of `_unshuffled`: [h*w,f*f*c] -> out [h*f,w*f,c]."""
-    height, width = (side // factor for side in out.shape[:2])
-    target = out.reshape(height, factor, width, factor, -1)
-    target[...] = blocks.reshape(height, width, factor, factor, -1).transpose(0, 2, 1, 3, 4)
-
-
-class _Conv:
-    """`Conv`, strip by strip."""
-
-    def __init__(self, layer: Conv, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self.layer = layer
-        weight, bias = _of(layer.name, tensors)
-        if layer.unshuffle > 1:
-            weight = weight[:, _block_order(layer.inputs, layer.unshuffle)]
-        if layer.shuffle > 1:
-            order = _block_order(layer.outputs, layer.shuffle)
-            weight, bias = weight[order], bias[order]
-        self.kernel = _Product(weight, bias) if layer.side == 1 else Winograd(weight, bias)
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        layer = self.layer
-        factor = layer.shuffle
-        x = source.x if layer.unshuffle == 1 else _unshuffled(source.x, layer.unshuffle)
-        height, width, _ = x.shape
-        out = np.empty((height * factor, width * factor, layer.outputs // factor**2), np.float32)
-        if layer.side == 1:
-            step = _strip_rows(width, layer.inputs)
-        else:
-            step = SIDE * _strip_tiles(width, max(layer.inputs, layer.outputs))[0]
-        for top in range(0, height, step):
-            bottom = min(top + step, height)
-            if factor == 1:
-                strip = out[top:bottom]
-            else:
-                strip = space.take("shuffled", bottom - top, width, layer.outputs)
-            self._fill(strip, x, top, space)
-            if factor > 1:
-                _shuffle(strip, out[top * factor : bottom * factor], factor)
-        return Register(out, source.area, source.scale // layer.unshuffle * factor)
-
-    def _fill(self, strip: Floats, x: Floats, top: int, space: Workspace) -> None:
-        """Outputs [m,w,out] of x's rows from `top` on."""
-        layer = self.layer
-        height, width, _ = strip.shape
-        if isinstance(self.kernel, _Product):
-            rows = np.ascontiguousarray(x[top : top + height]).reshape(-1, layer.inputs)
-            out = strip.reshape(-1, layer.outputs)
-            self.kernel(rows, out, layer.relu, sparse=layer.sparse)
-            return
-        tiles = tiles_over(height), tiles_over(width)
-        padded = space.take("padded", *(SIDE * count + 2 for count in tiles), layer.inputs)
-        _fill_padded(padded, x, top - 1)
-        tiled = self.kernel(padded, layer.relu, space)
-        scatter(tiled, strip)
-
-
-def _fill_padded(padded: Floats, x: Floats, top: int) -> None:
-    """Rows of x from `top` on, which may be -1, with zeros around; padded [m,w+2 or more,c]."""
-    first = max(top, 0)
-    last = min(top + len(padded), len(x))
-    end = x.shape[1] + 1
-    padded[:, 0] = 0
-    padded[:, end:] = 0
-    padded[: first - top] = 0
-    padded[last - top :] = 0
-    padded[first - top : last - top, 1:end] = x[first:last]
-
-
-class _Down:
-    """`Down`: a product on gathered neighbourhoods."""
-
-    def __init__(self, layer: Down, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self.product = _Product(*_of(layer.name, tensors))
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        height, width, channels = source.x.shape
-        out = np.empty((height // 2, width // 2, self.product.outputs), np.float32)
-        step = _strip_rows(width // 2, 16 * channels)
-        for top in range(0, height // 2, step):
-            bottom = min(top + step, height // 2)
-            padded = space.take("padded", 2 * (bottom - top) + 2, width + 2, channels)
-            _fill_padded(padded, source.x, 2 * top - 1)
-            gathered = space.take("gathered", bottom - top, width // 2, 4, 4 * channels)
-            row, column, item = padded.strides
-            strides = (2 * row, 2 * column, row, item)  # a row of a neighbourhood is contiguous
-            near = np.lib.stride_tricks.as_strided(padded, gathered.shape, strides, writeable=False)
-            np.copyto(gathered, near)
-            rows = gathered.reshape(-1, 16 * channels)
-            self.product(rows, out[top:bottom].reshape(-1, self.product.outputs))
-        return Register(out, source.area, source.scale // 2)
-
-
-class _Block:
-    """`Block`: all three layers on a strip of rows before the next, so that a strip stays near.
-
-    A strip's bottleneck needs a row above and below. Those of the strip before are kept, because
-    the sum is written over what they came from. The outer two use the memory of the convolution.
-    """
-
-    def __init__(self, layer: Block, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self.half = layer.half
-        self.reduce = _Product(*_of(f"{layer.name}.reduce", tensors))
-        self.conv = Winograd(*_of(f"{layer.name}.conv", tensors))
-        self.expand = _Product(*_of(f"{layer.name}.expand", tensors))
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        x = source.x.copy() if source.is_given else source.x
-        height, width, _ = x.shape
-        rows, columns = _strip_tiles(width, self.half)
-        rows = min(rows, tiles_over(height))
-        narrow = space.take("narrow", SIDE * rows + 2, SIDE * columns + 2, self.half)
-        narrow[:, 0] = 0
-        narrow[:, width + 1 :] = 0
-        narrow[0] = 0
-        self._reduce(x, narrow[1:2], 0, space)
-
-        for top in range(0, height, SIDE * rows):
-            strip = x[top : top + SIDE * rows]
-            seen = narrow[: SIDE * tiles_over(len(strip)) + 2]
-            # Its first two rows are there already: kept, or made before the loop.
-            self._reduce(x, seen[2:], top + 1, space)
-            self._convolve_and_add(seen, strip, space)
-            narrow[:2] = seen[-2:]
-        return Register(x, source.area, source.scale)
-
-    def _reduce(self, x: Floats, narrow: Floats, top: int, space: Workspace) -> None:
-        """Rows of x [h,w,c] from `top` on -> the bottleneck's [m,w+2 or more,c/2]; zeros below."""
-        rows = x[top : top + len(narrow)]
-        narrow[len(rows) :] = 0
-        if len(rows):
-            reduced = space.take("tiled", *rows.shape[:2], self.half)
-            self.reduce(rows.reshape(-1, x.shape[2]), reduced.reshape(-1, self.half), relu=True)
-            narrow[: len(rows), 1 : x.shape[1] + 1] = reduced
-
-    def _convolve_and_add(self, seen: Floats, strip: Floats, space: Workspace) -> None:
-        """The bottleneck around a strip [4y+2,4x+2,c/2] -> added to the strip [m,w,c]."""
-        tiled = self.conv(seen, True, space)  # [4,4,y,x,c/2]
-        expanded = space.take("in basis", *tiled.shape[:-1], strip.shape[2])
-        self.expand(tiled.reshape(-1, self.half), expanded.reshape(-1, strip.shape[2]))
-        scatter(expanded, strip, add=True)
-
-
-class _Modulation:
-    """`Modulation`."""
-
-    def __init__(
-        self, layer: Modulation, tensors: Mapping[str, NDArray[Any]], quality_count: int
-    ) -> None:
-        self.last = max(1, quality_count - 1)
-        self.hidden = _floats(tensors[f"{layer.name}.hidden.weight"].T)  # [3,64]
-        self.hidden_bias = _floats(tensors[f"{layer.name}.hidden.bias"])
-        self.out = _floats(tensors[f"{layer.name}.out.weight"].T)  # [64,2c]
-        self.out_bias = _floats(tensors[f"{layer.name}.out.bias"])
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        t = _position(quality, self.last)
-        basis = np.stack([t, t * t, t**3], -1)  # [3] or [h,w,3]
-        hidden = gelu(matmul(basis, self.hidden) + self.hidden_bias)
-        both = matmul(hidden, self.out) + self.out_bias
-        scale, shift = np.split(_finer(both, source.scale), 2, -1)  # [c] or [h,w,c] each
-        x = source.x * (1 + scale)
-        x += shift
-        return Register(x, source.area, source.scale)
-
-
-class _Gain:
-    """`Gain`."""
-
-    def __init__(
-        self, layer: Gain, tensors: Mapping[str, NDArray[Any]], quality_count: int
-    ) -> None:
-        self.divides = layer.divides
-        self.last = max(1, quality_count - 1)
-        self.coefficients = _floats(tensors[f"{layer.name}.coefficients"])  # [3,c]
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        t = _position(quality, self.last)
-        basis = np.stack([np.ones_like(t), t, t * t], -1)  # [3] or [h,w,3]
-        gain = _finer(np.exp(matmul(basis, self.coefficients)), source.scale)
-        x = source.x / gain if self.divides else source.x * gain
-        return Register(x, source.area, source.scale)
-
-
-class _Rescale:
-    """`Rescale`."""
-
-    def __init__(self, layer: Rescale) -> None:
-        self.factor = np.float32(layer.factor)
-        self.offset = np.float32(layer.offset)
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        x = source.x * self.factor
-        x += self.offset
-        return Register(x, source.area, source.scale)
-
-
-def _position(quality: Quality, last: int) -> Floats:
-    """Quality indices -> -1 at the lowest, 1 at the highest; of the same shape."""
-    return np.asarray(quality, np.float32) / np.float32(last) * 2 - 1
-
-
-def _finer(values: Floats, scale: int) -> Floats:
-    """Values for every code position [h,w,c] -> for every position of a finer map; [c] stays."""
-    if values.ndim == 1 or scale == 1:
-        return values
-    return values.repeat(scale, 0).repeat(scale, 1)
-
-
-def gelu(x: Floats) -> Floats:
-    """x * Phi(x), by Abramowitz and Stegun's formula 7.1.26 for erf: within 2e-7."""
-    z = np.abs(x.astype(np.float64)) / np.sqrt(2)
-    t = 1 / (1 + 0.3275911 * z)
-    series = 0.254829592 + t * (
-        -0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))
-    )
-    erf = np.sign(x) * (1 - t * series * np.exp(-z * z))
-    return np.asarray(x * (1 + erf) / 2, np.float32)

@@ -26,7 +26,7 @@ from .config import ModelConfig
 from .decoder import decoder_network
 from .encoder import FEATURES, features_network, heads_network
 from .layers import MODULATION_HIDDEN, Block, Conv, Down, Gain, Layer, Modulation, Network, Rescale
-from .numpy_network import Quality
+from .numpy_layers import Quality
 from .registers import Floats
 from .torch_precision import full_precision
 
