@@ -18,7 +18,7 @@ from .format.grid import Box
 from .format.quality_map import Offsets
 from .networks.config import ModelConfig
 from .networks.decoder import decoder_network
-from .networks.encoder import features_network, heads_network
+from .networks.encoder import features_network, heads_network, linear_network
 from .networks.numpy_layers import Quality
 from .networks.numpy_network import Execution, NumpyNetwork
 from .networks.tensors import expected_tensor, refuse_unexpected
@@ -50,6 +50,7 @@ class Model:
         self._networks = {
             "features": features_network(config),
             "heads": heads_network(config),
+            "linear": linear_network(config),
             "decoder": decoder_network(config),
         }
         encoder_shapes = self._networks["features"].tensors | self._networks["heads"].tensors
@@ -68,9 +69,23 @@ class Model:
         return self._execution("heads")
 
     @property
+    def linear(self) -> Execution:
+        """The encoder's block transform alone: {"pixels"} -> its share of the code features."""
+        return self._execution("linear")
+
+    @property
     def decoder(self) -> Execution:
         """{"codes"} -> picture."""
         return self._execution("decoder")
+
+    @property
+    def is_light(self) -> bool:
+        """Whether the decoder is the smaller half: a run of it is little beside the encoder's."""
+        decoder, encoder = (
+            sum(tensor.size for tensor in tensors.values())
+            for tensors in (self._decoder_tensors, self._encoder_tensors)
+        )
+        return decoder < encoder
 
     def _execution(self, name: str) -> Execution:
         with self._building.held:

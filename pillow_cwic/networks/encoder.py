@@ -6,7 +6,7 @@ half does not depend on the quality, so a search over qualities runs it once.
 
 from ..format.grid import GRID
 from .config import ModelConfig
-from .layers import Block, Conv, Down, Gain, Modulation, Network, Rescale, blocks
+from .layers import Block, Conv, Down, Gain, Layer, Modulation, Network, Rescale, blocks
 
 FEATURES = ("trunk", "linear")
 """Registers between the two halves: the trunk at 1/16, and the transform of 16 x 16 blocks."""
@@ -26,10 +26,24 @@ def features_network(config: ModelConfig) -> Network:
              source="pixels", adds=True),
         *blocks("eighth", n8, c8),
         Down(name="down", inputs=c8, outputs=c16, target="trunk"),
-        Conv(name="shortcut", inputs=3 * GRID * GRID, outputs=config.channels, unshuffle=GRID,
-             full_precision=True, source="pixels", target="linear"),
+        _block_transform(config),
     ]  # fmt: skip
     return Network(layers, {"pixels": GRID}, FEATURES)
+
+
+def linear_network(config: ModelConfig) -> Network:
+    """The transform of whole blocks alone: pixels in [0, 1] -> its share of the code features."""
+    layers: list[Layer] = [
+        Rescale(factor=2, offset=-1, source="pixels", target="pixels"),
+        _block_transform(config),
+        Gain(name="gain", channels=config.channels, source="linear", target="codes"),
+    ]
+    return Network(layers, {"pixels": GRID}, ("codes",))
+
+
+def _block_transform(config: ModelConfig) -> Conv:
+    return Conv(name="shortcut", inputs=3 * GRID * GRID, outputs=config.channels, unshuffle=GRID,
+                full_precision=True, source="pixels", target="linear")  # fmt: skip
 
 
 def heads_network(config: ModelConfig) -> Network:

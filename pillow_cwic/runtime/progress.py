@@ -19,6 +19,9 @@ HEADS_WORK = 0.3
 CODING_WORK = 0.7
 """Entropy coding, likewise."""
 
+CORRECTION_WORK = 0.9
+"""A run of the decoder, and what the encoder learns from it, likewise."""
+
 PASS_WORK = 6.0
 """One pass of effort."""
 
