@@ -9,7 +9,6 @@ import torch
 from closeness import assert_close
 
 import pillow_cwic
-from pillow_cwic.runtime.blas import one_blas_thread
 from pillow_cwic.runtime.devices import describe_device, resolve_device
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; import pillow_cwic, numpy as np\n"
@@ -73,20 +72,26 @@ def test_everything_but_effort_and_gpus_works_without_pytorch(fresh_python, cwic
     ]
 
 
-def test_blas_gets_its_threads_back():
-    """One thread while anyone computes, in threads and nested; then what the caller had."""
-    from threadpoolctl import threadpool_info
+def test_blas_gets_its_threads_back(fresh_python):
+    """One thread while anyone computes, nested too; then what the caller had."""
+    code = """
+from threadpoolctl import threadpool_info
+from pillow_cwic.runtime.blas import one_blas_thread
 
-    def threads():
-        return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
+def threads():
+    return {p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"}
 
-    before = threads()
+print(threads())
+with one_blas_thread():
+    print(threads())
     with one_blas_thread():
-        assert threads() == {1}
-        with one_blas_thread():
-            assert threads() == {1}
-        assert threads() == {1}
-    assert threads() == before
+        print(threads())
+    print(threads())
+print(threads())
+"""
+    before, *inside, after = fresh_python(code).splitlines()
+    assert inside == ["{1}"] * 3
+    assert after == before
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
