@@ -18,16 +18,16 @@ from .helpers import tiny_model
 BEST = tiny_model.CONFIG.quality_count - 1
 
 
-def exported(path, pixels, gain=1.0, config=tiny_model.CONFIG):
+def exported(path, pixels, gain=1.0, device="cpu"):
     """A model of principal components, whose encoder makes its codes `gain` times as large."""
-    joint = tiny_model.joint(config=config)
+    joint = tiny_model.joint()
     crops = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
     initial.start(joint, lambda: crops)
     with torch.no_grad():
         for parameter in joint.encoder.convolution("shortcut").parameters():
             parameter.mul_(gain)
     export_weights(joint, path)
-    return models.load(path, "cpu")
+    return models.load(path, device)
 
 
 def squared_error(analysis, coded, size):
@@ -44,13 +44,15 @@ def pixels(face):
     return np.ascontiguousarray(np.asarray(face)[:144, :176])
 
 
-def test_an_encoder_that_is_off_is_put_right(tmp_path, pixels):
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+def test_an_encoder_that_is_off_is_put_right(tmp_path, pixels, device):
     """Codes that are a fifth too small lose nine tenths of what that costs, from tile to tile."""
     size = pixels.shape[1], pixels.shape[0]
-    good = Analysis(exported(tmp_path / "good.safetensors", pixels), pixels)
+    good = Analysis(exported(tmp_path / "good.safetensors", pixels, device=device), pixels)
     least = squared_error(good, good.coded(BEST), size)
 
-    off = Analysis(exported(tmp_path / "off.safetensors", pixels, gain=0.8), pixels)
+    path = tmp_path / "off.safetensors"
+    off = Analysis(exported(path, pixels, gain=0.8, device=device), pixels)
     coded = off.coded(BEST)
     before = squared_error(off, coded, size)
     correct(off, tiles(*size, 64), coded, np.zeros(coded.level.shape, np.bool_))

@@ -209,17 +209,10 @@ class TorchNetwork(nn.Module):
     def __init__(self, config: ModelConfig, *networks: Network) -> None:
         super().__init__()
         self.config = config
-        self._modules_of = {network.outputs: self._built(network) for network in networks}
-
-    def _built(self, network: Network) -> list[nn.Module]:
-        """Modules of a network's layers, in order; those with tensors are children by name."""
-        modules = []
-        for layer in network.layers:
-            module = _module(layer, self.config)
-            if layer.tensors:
-                self._adopt(getattr(layer, "name", ""), module)
-            modules.append(module)
-        return modules
+        for network in networks:
+            for layer in network.layers:
+                if layer.tensors:
+                    self._adopt(getattr(layer, "name", ""), _module(layer, config))
 
     def _adopt(self, path: str, module: nn.Module) -> None:
         """Make a module a child by a dotted name, with containers on the way."""
@@ -230,6 +223,12 @@ class TorchNetwork(nn.Module):
                 parent.add_module(name, nn.ModuleDict())
             parent = parent._modules[name]  # type: ignore[assignment]
         parent.add_module(last, module)
+
+    def _module_of(self, layer: Layer) -> nn.Module:
+        """What computes a layer: the child of its name, which only layers with tensors have."""
+        if layer.tensors:
+            return self.get_submodule(getattr(layer, "name", ""))
+        return _module(layer, self.config)
 
     def convolution(self, name: str) -> nn.Conv2d:
         """A layer by its name in the weights file; KeyError if it is no convolution."""
@@ -245,7 +244,7 @@ class TorchNetwork(nn.Module):
         quality: Tensor,
         core: Box | None = None,
     ) -> list[Tensor]:
-        """Run a network's layers on maps [B,c,h,w] -> its outputs.
+        """Run a network of layers that these have -> its outputs, from maps [B,c,h,w].
 
         quality: [B], or [B,h,w] at the code grid. With `core`, a part of the code positions, only
         of these: maps are cut down on the way to what they depend on.
@@ -255,18 +254,12 @@ class TorchNetwork(nn.Module):
         core = core or whole
         areas = dict.fromkeys(inputs, whole)
         registers = dict(inputs)
-        steps = zip(
-            network.layers,
-            self._modules_of[network.outputs],
-            network.margins(),
-            network.source_scales(),
-            strict=True,
-        )
-        for layer, module, margin, scale in steps:
+        steps = zip(network.layers, network.margins(), network.source_scales(), strict=True)
+        for layer, margin, scale in steps:
             area = core.grow(margin, areas[layer.source])
             x = _cut(registers[layer.source], areas[layer.source], area, scale)
             index = quality if quality.dim() == 1 else _cut(quality, whole, area, 1)
-            result = module(x, index)
+            result = self._module_of(layer)(x, index)
             if layer.adds:
                 target = areas[layer.target]
                 finer = result.shape[3] // area.width
