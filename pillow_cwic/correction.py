@@ -50,8 +50,8 @@ def _correct_tile(analysis: Analysis, box: Box, coded: Coded, left_over: NDArray
             codes[box.slices], level[box.slices], left_over[box.slices], index
         )
 
-    # The decoder sees the mean of what was rounded and what is chosen for it. From the chosen codes
-    # alone, more than half of what choosing took away would stay away.
+    # The decoder sees the mean of rounded and chosen codes. What choosing took away then comes back
+    # where the picture lacks it; with the chosen codes alone, little does.
     seen = codes[area.slices].astype(np.float32)  # [h,w,n]
     inside = seen[box.within(area).slices]
     inside += chosen
