@@ -18,8 +18,8 @@ from ..format.grid import GRID, Box
 
 Shape: TypeAlias = tuple[int, ...]
 
-STRIPS_BYTES = 6 << 20
-"""What a layer gathers at a time, and makes of it."""
+STRIPS_BYTES = 10 << 20
+"""What a layer gathers at a time and makes of it, with what lies unused between such blocks."""
 
 MODULATION_HIDDEN = 64
 """Units between the quality and a modulation's scales and shifts."""

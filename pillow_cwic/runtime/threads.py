@@ -20,7 +20,7 @@ R = TypeVar("R")
 MOST_THREADS = 8
 """Of a call: work is divided into as many pieces, and small ones cost more together."""
 
-LEAST_BYTES = 72 << 20
+LEAST_BYTES = 96 << 20
 BYTES_PER_PIXEL = 64
 MOST_BYTES = 600 << 20
 """What all pieces in work may take together: so much, more for each pixel asked for, and an end."""
