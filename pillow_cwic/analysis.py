@@ -74,6 +74,12 @@ class Analysis:
         self._is_large = pixels.shape[0] * pixels.shape[1] > kept_pixels
         self._kept: list[Floats] | None = None  # FEATURES of the whole picture
 
+    def pixels_of(self, box: Box) -> Floats:
+        """The picture in a box of code positions as networks see it, [16h,16w,3] in [0, 1]."""
+        pixels = cut(self.pixels, box.scale(GRID)).astype(np.float32)
+        pixels /= 255
+        return pixels
+
     def coded(self, quality_index: int) -> Coded:
         """The picture at a quality index; without remainders where codes are signs."""
         config = self.model.config
@@ -133,6 +139,4 @@ class Analysis:
 
     def _computed_features(self, core: Box) -> list[Floats]:
         window = core.grow(self.model.features.network.halo, self.grid)
-        pixels = cut(self.pixels, window.scale(GRID)).astype(np.float32)  # [H,W,3]
-        pixels /= 255
-        return self.model.features({"pixels": pixels}, 0.0, window, core)
+        return self.model.features({"pixels": self.pixels_of(window)}, 0.0, window, core)

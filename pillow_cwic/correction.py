@@ -18,12 +18,11 @@ from .format.grid import GRID, Box
 from .networks.binarizer import code_integers, remainders
 from .networks.importance import kept_mask
 from .networks.numpy_layers import Quality
-from .networks.windows import LARGEST_WINDOW, cut, windows
+from .networks.registers import Floats
+from .networks.windows import windows
 from .runtime.blas import one_blas_thread
 from .runtime.progress import CORRECTION_WORK
 from .runtime.threads import map_parallel, threads_within, usable_threads
-
-Floats = NDArray[np.float32]
 
 
 def correct(analysis: Analysis, tiles: list[Box], coded: Coded, exact: Mask) -> None:
@@ -66,8 +65,7 @@ def _correct_tile(analysis: Analysis, box: Box, coded: Coded, left_over: NDArray
         own = seen[core.within(area).slices]
         quality = model.quality_input(index, analysis.offsets, window)
         (shown,) = model.decoder({"codes": seen[window.within(area).slices]}, quality, window, core)
-        wanted = cut(analysis.pixels, core.scale(GRID)).astype(np.float32)  # [16h,16w,3]
-        wanted /= 255
+        wanted = analysis.pixels_of(core)  # [16h,16w,3]
         quality = model.quality_input(index, analysis.offsets, core)
         features = own + linear(wanted, core, quality) - linear(shown.clip(0, 1), core, quality)
         rounded = code_integers(features)
@@ -75,7 +73,7 @@ def _correct_tile(analysis: Analysis, box: Box, coded: Coded, left_over: NDArray
         codes[core.slices] = rounded * kept
         left_over[core.slices] = remainders(features, rounded)
 
-    cores = windows(box, least=usable_threads(), largest=LARGEST_WINDOW, halo=halo)
+    cores = windows(box, least=usable_threads(), halo=halo)
     largest_bytes = max(model.decoder.network.work_bytes(core) for core in cores)
     pixels = box.width * box.height * GRID**2
     with one_blas_thread():

@@ -22,6 +22,7 @@ from .networks.encoder import features_network, heads_network, linear_network
 from .networks.numpy_layers import Quality
 from .networks.numpy_network import Execution, NumpyNetwork
 from .networks.tensors import expected_tensor, refuse_unexpected
+from .runtime.blas import one_blas_thread
 from .runtime.devices import NUMPY
 from .runtime.forks import ForkedLock
 
@@ -101,7 +102,8 @@ class Model:
             module = self.torch_decoder if name == "decoder" else self._torch_encoder
             return TorchExecution(network, module)
         tensors = self._decoder_tensors if name == "decoder" else self._encoder_tensors
-        return NumpyNetwork(network, tensors, self.config.quality_count)
+        with one_blas_thread():  # BLAS's own threads and a fork don't get along
+            return NumpyNetwork(network, tensors, self.config.quality_count)
 
     @cached_property
     def torch_decoder(self) -> Decoder:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from ..runtime.blas import matmul, one_blas_thread
+from ..runtime.blas import matmul
 from .registers import Floats, Workspace
 
 SIDE = 4
@@ -63,9 +63,7 @@ class Winograd:
         """weight [out,in,3,3], bias [out]."""
         self.outputs, self.inputs = weight.shape[:2]
         by_tap = np.asarray(weight.transpose(2, 3, 1, 0).reshape(9, -1), np.float32)
-        with one_blas_thread():  # BLAS's own threads and a fork don't get along
-            in_basis = matmul(_WEIGHTS_TO_BASIS, by_tap)
-        self.weight = in_basis.reshape(-1, self.inputs, self.outputs)
+        self.weight = matmul(_WEIGHTS_TO_BASIS, by_tap).reshape(-1, self.inputs, self.outputs)
         self.bias = np.ascontiguousarray(bias, np.float32)
 
     def __call__(self, padded: Floats, relu: bool, space: Workspace) -> Floats:
