@@ -135,3 +135,11 @@ def _is_plain() -> bool:
             "times slower; it has wheels for Linux (x86-64, glibc), macOS and Windows"
         )
     return constriction is None
+
+
+if constriction is not None:
+    # What it sets up at its first use, one coded bit sets up here: a child that is forked in the
+    # middle of that would wait for its end for good.
+    _first = _Encoder()
+    _first.encode(np.ones(1, np.bool_), np.full(1, 0.5))
+    _Decoder(_first.words()).decode(np.full(1, 0.5))
