@@ -1,18 +1,20 @@
-"""Training on sets larger than memory: pictures decoded on the fly by torch's DataLoader.
+"""Training on sets larger than memory: pictures decoded on the fly by worker processes.
 
 Invariant: item number i of the stream is a function of (seed, i) alone, whatever the number of
 workers, so a resumed run sees exactly the crops that the uninterrupted run would have seen. This
 module knows pixels, no networks.
 """
 
+import contextlib
 import math
-from collections.abc import Iterator
+from collections import deque
+from concurrent.futures import Future, ProcessPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from ..runtime.processes import worker_processes
 from .crops import augment
 from .pictures import Picture, Pixels, decode
 from .recipe import DataRecipe
@@ -20,11 +22,14 @@ from .recipe import DataRecipe
 CROPS_PER_PICTURE = 4
 """Crops cut from one decoded picture: decoding costs far more than cutting."""
 
+BATCHES_AHEAD = 2
+"""Batches that each worker process is given before they are asked for."""
+
 ATTEMPTS = 20
 """Pictures tried in a row before the stream gives up on unreadable data."""
 
 
-class CropStream(Dataset[Tensor]):
+class CropStream:
     """An endless sequence of groups of crops, by random access.
 
     A group is uint8 [CROPS_PER_PICTURE,3,crop,crop].
@@ -65,7 +70,10 @@ class CropStream(Dataset[Tensor]):
 
 
 class StreamPool:
-    """The streaming source of training crops."""
+    """The streaming source of training crops; `close` ends its worker processes.
+
+    jobs: processes that decode ahead of the steps; 0 decodes when asked.
+    """
 
     def __init__(
         self, stream: CropStream, device: torch.device, jobs: int, first_step: int
@@ -76,36 +84,53 @@ class StreamPool:
         side = stream.recipe.crop
         self.buffer = torch.zeros(self.batch, 3, side, side, dtype=torch.uint8, device=device)
 
-        # Workers decode ahead of the steps.
-        loader = DataLoader(
-            stream,
-            batch_size=self.groups,
-            sampler=_CountingSampler(first_step * self.groups),
-            num_workers=jobs,
-            pin_memory=device.type == "cuda",
-            multiprocessing_context="spawn" if jobs else None,
-            # The loader must not draw from the training's own random numbers.
-            generator=torch.Generator(),
-        )
-        self.batches: Iterator[Tensor] = iter(loader)
+        # Groups in the order of the stream, the first ones on their way already.
+        self.next_group = first_step * self.groups
+        self.ahead: deque[Future[Pixels]] = deque()
+        self.resources = contextlib.ExitStack()
+        self.workers: ProcessPoolExecutor | None = None
+        if jobs:
+            workers = self.resources.enter_context(worker_processes(jobs, _begin_worker, stream))
+            for _ in range(BATCHES_AHEAD * jobs * self.groups):
+                self._order(workers)
+            self.workers = workers
 
     def advance(self) -> None:
-        """Copy the next batch to the device."""
-        self.buffer.copy_(next(self.batches).flatten(0, 1)[: self.batch], non_blocking=True)
+        """Copy the next batch to the device; OSError as of `CropStream`."""
+        groups = torch.stack([self._group() for _ in range(self.groups)])
+        if self.buffer.device.type == "cuda":
+            groups = groups.pin_memory()
+        self.buffer.copy_(groups.flatten(0, 1)[: self.batch], non_blocking=True)
 
     def draw(self) -> Tensor:
         """The current batch, flipped and transposed at random: float [B,3,crop,crop] in [0,1]."""
         return augment(self.buffer.float() / 255).contiguous(memory_format=torch.channels_last)
 
+    def close(self) -> None:
+        """End the worker processes."""
+        self.resources.close()
 
-class _CountingSampler(torch.utils.data.Sampler[int]):
-    """first, first + 1, first + 2, ... without end."""
+    def _group(self) -> Tensor:
+        if self.workers is None:
+            self.next_group += 1
+            return self.stream[self.next_group - 1]
+        self._order(self.workers)
+        return torch.from_numpy(self.ahead.popleft().result())
 
-    def __init__(self, first: int) -> None:
-        self.first = first
+    def _order(self, workers: ProcessPoolExecutor) -> None:
+        self.ahead.append(workers.submit(_decode_group, self.next_group))
+        self.next_group += 1
 
-    def __iter__(self) -> Iterator[int]:
-        index = self.first
-        while True:
-            yield index
-            index += 1
+
+_streams: list[CropStream] = []
+"""In a worker process, the one stream that it decodes."""
+
+
+def _begin_worker(stream: CropStream) -> None:
+    torch.set_num_threads(1)
+    _streams.append(stream)
+
+
+def _decode_group(index: int) -> Pixels:
+    # As an array: torch would pass a tensor on as a file of shared memory.
+    return _streams[0][index].numpy()

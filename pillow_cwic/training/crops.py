@@ -30,6 +30,9 @@ class Source(Protocol):
     def draw(self) -> Tensor:
         """The batch as float [B,3,crop,crop] in [0,1] on the device."""
 
+    def close(self) -> None:
+        """End what fetches crops."""
+
 
 @dataclass(frozen=True)
 class DataSet:
@@ -99,6 +102,9 @@ class PixelPool:
 
     def advance(self) -> None:
         """Nothing to do: every picture is at hand."""
+
+    def close(self) -> None:
+        """Nothing to do: no one fetches anything."""
 
     def draw(self) -> Tensor:
         """Random crops, flipped and transposed at random: float [B,3,crop,crop] in [0,1]."""

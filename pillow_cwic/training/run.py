@@ -70,6 +70,7 @@ def train(options: TrainOptions) -> Progress:
                 raise diverged
         finally:
             run.step.forward = run.step.joint  # lets go of the process group, see `process_group`
+            run.step.source.close()
             run.watch.close()
             torch.set_num_threads(threads)
     return run.progress

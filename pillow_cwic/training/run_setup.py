@@ -236,6 +236,9 @@ class _NoSource:
     def draw(self) -> torch.Tensor:
         raise RuntimeError("no pictures yet")
 
+    def close(self) -> None:
+        pass
+
 
 def open_source(run: Run) -> Source:
     """Pictures in memory, or streamed where they would not fit; each rank has its share."""

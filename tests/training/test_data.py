@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import multiprocessing
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -204,9 +206,10 @@ def test_streamed_crops_depend_on_seed_and_position_alone(tmp_path: Path) -> Non
     def batches(jobs: int, first: int, count: int) -> list[torch.Tensor]:
         pool = StreamPool(stream, CPU, jobs, first)
         out = []
-        for _ in range(count):
-            pool.advance()
-            out.append(pool.buffer.clone())
+        with contextlib.closing(pool):
+            for _ in range(count):
+                pool.advance()
+                out.append(pool.buffer.clone())
         return out
 
     alone, together, resumed = batches(0, 0, 3), batches(2, 0, 3), batches(0, 2, 1)
@@ -214,6 +217,20 @@ def test_streamed_crops_depend_on_seed_and_position_alone(tmp_path: Path) -> Non
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
     assert torch.equal(alone[2], resumed[0])
     assert not torch.equal(alone[0], alone[1])
+
+
+def test_an_unreadable_picture_is_the_streams_error_in_worker_processes_too(tmp_path: Path) -> None:
+    """What a worker process cannot decode is the same error as without one, and ends the pool."""
+    paths = write_pieces(tmp_path)
+    data = open_data([str(tmp_path)], RECIPE, 1)
+    for path in paths:
+        path.write_text("gone")
+    stream = CropStream(data.train, RECIPE, seed=1)
+    message = "20 training pictures in a row could not be decoded"
+    pool = StreamPool(stream, CPU, 1, 0)
+    with contextlib.closing(pool), pytest.raises(OSError, match=message):
+        pool.advance()
+    assert not multiprocessing.active_children()
 
 
 def test_a_stream_of_unreadable_pictures_ends(tmp_path: Path) -> None:
