@@ -19,6 +19,17 @@ Measure = Callable[[Tensor, Tensor, Tensor, ModelConfig], tuple[Tensor, Tensor, 
 """What `distances` is."""
 
 
+MAP_WEIGHT = 3.0
+"""What the map's bits count more at the lowest quality; nothing more above `MAP_WEIGHT_END`.
+
+A map costs as much for a hint that saves little as for one that saves much. At low qualities its
+hints are small, and learning from a proxy gradient it does not see that they are not worth it.
+"""
+
+MAP_WEIGHT_END = 0.35
+"""Share of the quality indices, from the lowest on, at which the map's bits count more."""
+
+
 class Terms(NamedTuple):
     """Means over a batch, 0-dimensional; `loss` is the one to go backward from."""
 
@@ -59,7 +70,8 @@ def rate_distortion(
     code_bpp, map_bpp = rates(outcome, x)  # [B] each
     weight = config.distortion_weight(quality_index.float())  # lambda [B]
     balance = (weight / recipe.pivot) ** -recipe.balance
-    loss = (balance * (code_bpp + map_bpp + weight * distance)).mean()
+    low = (1 - quality_index / (MAP_WEIGHT_END * config.quality_count)).clamp(0)  # [B]
+    loss = (balance * (code_bpp + (1 + MAP_WEIGHT * low) * map_bpp + weight * distance)).mean()
     return Terms(loss, *(mean_of(values) for values in (code_bpp, map_bpp, mse, similarity)))
 
 
