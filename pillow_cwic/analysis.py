@@ -5,7 +5,7 @@ Invariant: where a picture is cut into windows does not show, up to float roundi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from .format.quality_map import Offsets
 from .model import Model
 from .networks.binarizer import code_integers, code_signs, remainders
 from .networks.encoder import FEATURES
-from .networks.importance import importance_level, kept_mask
+from .networks.importance import importance_level, kept_channels, kept_mask
 from .networks.windows import LARGEST_WINDOW, Pixels, cut, windows
 from .runtime.blas import one_blas_thread
 from .runtime.progress import FEATURES_WORK, HEADS_WORK, Progress
@@ -41,6 +41,19 @@ class Coded(NamedTuple):
         """The part in a box of code positions."""
         left_over = None if self.remainders is None else self.remainders[box.slices]
         return Coded(self.codes[box.slices], self.level[box.slices], self.quality_index, left_over)
+
+    def binarize(self, box: Box, features: Floats, kept_planes: Sequence[int]) -> None:
+        """Code features [h,w,m] in a box, of the first channels: those that exist become codes.
+
+        They are rounded, or signs where there are no remainders.
+        """
+        places = (*box.slices, slice(features.shape[2]))
+        decided = code_signs if self.remainders is None else code_integers
+        codes = decided(features)
+        kept = kept_mask(self.level[box.slices], kept_planes, features.shape[2])
+        self.codes[places] = codes * kept
+        if self.remainders is not None:
+            self.remainders[places] = remainders(features, codes)
 
 
 class Analysis:
@@ -84,24 +97,21 @@ class Analysis:
         """The picture at a quality index; without remainders where codes are signs."""
         config = self.model.config
         shape = (self.grid.height, self.grid.width)
-        codes = np.empty((*shape, config.channels), np.int16)
-        level = np.empty(shape, np.uint8)
-        left_over = None if config.one_bit else np.empty(codes.shape, np.int8)
+        codes = np.zeros((*shape, config.channels), np.int16)
+        left_over = None if config.one_bit else np.zeros(codes.shape, np.int8)
+        coded = Coded(codes, np.empty(shape, np.uint8), quality_index, left_over)
 
         def analyse(core: Box) -> None:
             y, logit = self._heads(core, quality_index)
-            rounded = code_signs(y) if config.one_bit else code_integers(y)
-            level[core.slices] = importance_level(logit[:, :, 0], config.levels)
-            kept = kept_mask(level[core.slices], config.kept_planes)
-            codes[core.slices] = rounded * kept
-            if left_over is not None:
-                left_over[core.slices] = remainders(y, rounded)
+            coded.level[core.slices] = importance_level(logit[:, :, 0], config.levels)
+            count = kept_channels(coded.level[core.slices], config.kept_planes)
+            coded.binarize(core, y[:, :, :count], config.kept_planes)
 
         if not self._is_large and self._kept is None:
             self._kept = self._all_features()
         with one_blas_thread():
             map_parallel(self._counting(analyse, HEADS_WORK), self._cores, self._threads)
-        return Coded(codes, level, quality_index, left_over)
+        return coded
 
     def _heads(self, core: Box, quality_index: int) -> list[Floats]:
         """Code features [h,w,n] and importance logits [h,w,1] of a core."""

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from .analysis import Analysis, Coded
 from .format.exact_tile import Mask
 from .format.grid import GRID, Box
-from .networks.binarizer import code_integers, remainders
-from .networks.importance import kept_mask
-from .networks.numpy_layers import Quality
-from .networks.registers import Floats
+from .networks.importance import kept_channels
 from .networks.windows import windows
 from .runtime.blas import one_blas_thread
 from .runtime.progress import CORRECTION_WORK
 from .runtime.threads import map_parallel, threads_within, usable_threads
+
+DROPPED = 6
+"""Sixteenths that a feature lacks of its code from which on a step less is likely to be chosen."""
 
 
 def correct(analysis: Analysis, tiles: list[Box], coded: Coded, exact: Mask) -> None:
@@ -41,40 +41,40 @@ def correct(analysis: Analysis, tiles: list[Box], coded: Coded, exact: Mask) -> 
 
 def _correct_tile(analysis: Analysis, box: Box, coded: Coded, left_over: NDArray[np.int8]) -> None:
     model = analysis.model
-    codes, level, index, _ = coded
+    index = coded.quality_index
     halo = model.decoder.network.halo
     area = box.grow(halo, analysis.grid)
-    with one_blas_thread():
-        chosen = model.entropy.chosen_codes(
-            codes[box.slices], level[box.slices], left_over[box.slices], index
-        )
 
-    # The decoder sees the mean of rounded and chosen codes. What choosing took away then comes back
-    # where the picture lacks it; with the chosen codes alone, little does.
-    seen = codes[area.slices].astype(np.float32)  # [h,w,n]
-    inside = seen[box.within(area).slices]
-    inside += chosen
-    inside *= 0.5
-
-    def linear(pixels: Floats, core: Box, quality: Quality) -> Floats:
-        (features,) = model.linear({"pixels": pixels}, quality, core, core)
-        return features
+    # Channels that no position keeps are left out of all that follows.
+    count = kept_channels(coded.level[area.slices], model.config.kept_planes)
+    residue = model.residue(count)
+    places = (*area.slices, slice(count))
+    seen = _likely_mean(coded.codes[places], left_over[places])  # [h,w,count]
 
     def correct_core(core: Box) -> None:
         window = core.grow(halo, area)
         own = seen[core.within(area).slices]
         quality = model.quality_input(index, analysis.offsets, window)
         (shown,) = model.decoder({"codes": seen[window.within(area).slices]}, quality, window, core)
-        wanted = analysis.pixels_of(core)  # [16h,16w,3]
+        missing = analysis.pixels_of(core) - shown.clip(0, 1)  # [16h,16w,3]
         quality = model.quality_input(index, analysis.offsets, core)
-        features = own + linear(wanted, core, quality) - linear(shown.clip(0, 1), core, quality)
-        rounded = code_integers(features)
-        kept = kept_mask(level[core.slices], model.config.kept_planes)
-        codes[core.slices] = rounded * kept
-        left_over[core.slices] = remainders(features, rounded)
+        (features,) = residue({"pixels": missing}, quality, core, core)
+        coded.binarize(core, own + features, model.config.kept_planes)
 
     cores = windows(box, least=usable_threads(), halo=halo)
     largest_bytes = max(model.decoder.network.work_bytes(core) for core in cores)
     pixels = box.width * box.height * GRID**2
     with one_blas_thread():
         map_parallel(correct_core, cores, threads_within(pixels, largest_bytes))
+
+
+def _likely_mean(codes: NDArray[np.int16], left_over: NDArray[np.int8]) -> NDArray[np.float32]:
+    """Codes [h,w,n] and their remainders -> the mean of rounded codes and those likely chosen.
+
+    What choosing takes away comes back where the picture lacks it; of likely chosen codes alone
+    little would.
+    """
+    sign = np.sign(codes)
+    mean = codes.astype(np.float32)
+    mean -= np.float32(0.5) * sign * (sign * left_over <= -DROPPED)
+    return mean

@@ -18,7 +18,8 @@ from .format.grid import Box
 from .format.quality_map import Offsets
 from .networks.config import ModelConfig
 from .networks.decoder import decoder_network
-from .networks.encoder import features_network, heads_network, linear_network
+from .networks.encoder import features_network, heads_network, residue_network
+from .networks.layers import Network
 from .networks.numpy_layers import Quality
 from .networks.numpy_network import Execution, NumpyNetwork
 from .networks.tensors import expected_tensor, refuse_unexpected
@@ -51,7 +52,6 @@ class Model:
         self._networks = {
             "features": features_network(config),
             "heads": heads_network(config),
-            "linear": linear_network(config),
             "decoder": decoder_network(config),
         }
         encoder_shapes = self._networks["features"].tensors | self._networks["heads"].tensors
@@ -70,14 +70,22 @@ class Model:
         return self._execution("heads")
 
     @property
-    def linear(self) -> Execution:
-        """The encoder's block transform alone: {"pixels"} -> its share of the code features."""
-        return self._execution("linear")
-
-    @property
     def decoder(self) -> Execution:
         """{"codes"} -> picture."""
         return self._execution("decoder")
+
+    def residue(self, channels: int) -> Execution:
+        """The encoder's block transform alone, of the difference of two pictures in [0, 1].
+
+        {"pixels"} -> the difference of the first `channels` code features. Made anew at each call.
+        """
+        tensors = self._encoder_tensors
+        some = {
+            "shortcut.weight": tensors["shortcut.weight"][:channels],
+            "shortcut.bias": np.zeros(channels, np.float32),
+            "gain.coefficients": tensors["gain.coefficients"][:, :channels],
+        }
+        return self._executed(residue_network(channels), some)
 
     @property
     def is_light(self) -> bool:
@@ -102,6 +110,17 @@ class Model:
             module = self.torch_decoder if name == "decoder" else self._torch_encoder
             return TorchExecution(network, module)
         tensors = self._decoder_tensors if name == "decoder" else self._encoder_tensors
+        return self._executed(network, tensors)
+
+    def _executed(self, network: Network, tensors: Tensors) -> Execution:
+        """A network of its own on the model's device."""
+        if self.device != NUMPY:
+            from .networks.torch_network import TorchExecution, TorchNetwork, load_module
+
+            def module(config: ModelConfig) -> TorchNetwork:
+                return TorchNetwork(config, network)
+
+            return TorchExecution(network, load_module(module, self.config, tensors, self.device))
         with one_blas_thread():  # BLAS's own threads and a fork don't get along
             return NumpyNetwork(network, tensors, self.config.quality_count)
 

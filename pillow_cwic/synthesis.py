@@ -10,6 +10,7 @@ from .format.exact_tile import Mask
 from .format.grid import GRID, Box, covering
 from .format.quality_map import Offsets
 from .model import Model
+from .networks.binarizer import channels_in_use
 from .networks.windows import LARGEST_WINDOW, Pixels, windows
 from .runtime.blas import one_blas_thread
 from .runtime.progress import Progress
@@ -43,6 +44,7 @@ def synthesize(
     def fill(core: Box) -> None:
         window = core.grow(network.halo, coded_area)
         x = codes[window.within(coded_area).slices]  # [h,w,n]
+        x = x[:, :, : channels_in_use(x)]
         index = model.quality_input(*quality, window.within(coded_area))
         (picture,) = model.decoder({"codes": x}, index, window, core)  # [16h',16w',3]
 

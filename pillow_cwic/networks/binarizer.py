@@ -28,6 +28,15 @@ def code_signs(features: Features) -> Codes:
     return np.where(features > 0, np.int16(1), np.int16(-1))
 
 
+def channels_in_use(codes: Codes) -> int:
+    """How many first channels hold all codes [h,w,n] that are not 0; at least one.
+
+    The others can be left out of what a decoder is given.
+    """
+    used = np.flatnonzero(codes.any((0, 1)))
+    return int(used[-1]) + 1 if used.size else 1
+
+
 def remainders(features: Features, codes: Codes) -> Remainders:
     """What rounding left of the features, in sixteenths of a step, -8..8; any common shape.
 

@@ -26,23 +26,26 @@ def features_network(config: ModelConfig) -> Network:
              source="pixels", adds=True),
         *blocks("eighth", n8, c8),
         Down(name="down", inputs=c8, outputs=c16, target="trunk"),
-        _block_transform(config),
+        _block_transform(config.channels),
     ]  # fmt: skip
     return Network(layers, {"pixels": GRID}, FEATURES)
 
 
-def linear_network(config: ModelConfig) -> Network:
-    """The transform of whole blocks alone: pixels in [0, 1] -> its share of the code features."""
+def residue_network(channels: int) -> Network:
+    """What the transform of whole blocks makes of the difference of two pictures.
+
+    It is the difference of the first `channels` code features, if the layer has no bias.
+    """
     layers: list[Layer] = [
-        Rescale(factor=2, offset=-1, source="pixels", target="pixels"),
-        _block_transform(config),
-        Gain(name="gain", channels=config.channels, source="linear", target="codes"),
+        Rescale(factor=2, offset=0, source="pixels", target="pixels"),
+        _block_transform(channels),
+        Gain(name="gain", channels=channels, source="linear", target="codes"),
     ]
     return Network(layers, {"pixels": GRID}, ("codes",))
 
 
-def _block_transform(config: ModelConfig) -> Conv:
-    return Conv(name="shortcut", inputs=3 * GRID * GRID, outputs=config.channels, unshuffle=GRID,
+def _block_transform(channels: int) -> Conv:
+    return Conv(name="shortcut", inputs=3 * GRID * GRID, outputs=channels, unshuffle=GRID,
                 full_precision=True, source="pixels", target="linear")  # fmt: skip
 
 

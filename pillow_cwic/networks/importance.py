@@ -19,7 +19,14 @@ def importance_level(logit: NDArray[np.float32], levels: int) -> Levels:
     return np.floor(p * levels).clip(0, levels - 1).astype(np.uint8)
 
 
-def kept_mask(level: Levels, kept_planes: Sequence[int]) -> NDArray[np.bool_]:
-    """Levels [h,w] -> which channels exist where, [h,w,n]."""
+def kept_channels(level: Levels, kept_planes: Sequence[int]) -> int:
+    """How many first channels hold all that exists in a map of levels; at least one."""
+    return max(1, kept_planes[int(level.max())])
+
+
+def kept_mask(
+    level: Levels, kept_planes: Sequence[int], channels: int | None = None
+) -> NDArray[np.bool_]:
+    """Levels [h,w] -> which of the first channels, by default of all, exist where, [h,w,n]."""
     kept = np.array(kept_planes)[level]  # [h,w]
-    return np.arange(kept_planes[-1]) < kept[..., None]
+    return np.arange(channels or kept_planes[-1]) < kept[..., None]

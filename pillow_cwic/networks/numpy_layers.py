@@ -63,8 +63,8 @@ class _Product:
     def __call__(
         self, rows: Floats, out: Floats, relu: bool = False, *, sparse: bool = False
     ) -> Floats:
-        """rows [m,in] -> out [m,out], which is given; sparse: only inputs that are not all 0."""
-        weight = self.weight
+        """rows [m,in or fewer] -> out [m,out], which is given; sparse: only inputs not all 0."""
+        weight = self.weight[: rows.shape[1]]
         if sparse:
             present = np.flatnonzero(rows.any(0))
             rows = rows[:, present]
@@ -128,10 +128,10 @@ class _Conv:
         layer = self.layer
         factor = layer.shuffle
         x = source.x if layer.unshuffle == 1 else _unshuffled(source.x, layer.unshuffle)
-        height, width, _ = x.shape
+        height, width, inputs = x.shape
         out = np.empty((height * factor, width * factor, layer.outputs // factor**2), np.float32)
         if layer.side == 1:
-            step = _strip_rows(width, layer.inputs)
+            step = _strip_rows(width, inputs)
         else:
             step = SIDE * _strip_tiles(width, max(layer.inputs, layer.outputs))[0]
         for top in range(0, height, step):
@@ -149,13 +149,14 @@ class _Conv:
         """Outputs [m,w,out] of x's rows from `top` on."""
         layer = self.layer
         height, width, _ = strip.shape
+        inputs = x.shape[2]
         if isinstance(self.kernel, _Product):
-            rows = np.ascontiguousarray(x[top : top + height]).reshape(-1, layer.inputs)
+            rows = np.ascontiguousarray(x[top : top + height]).reshape(-1, inputs)
             out = strip.reshape(-1, layer.outputs)
             self.kernel(rows, out, layer.relu, sparse=layer.sparse)
             return
         tiles = tiles_over(height), tiles_over(width)
-        padded = space.take("padded", *(SIDE * count + 2 for count in tiles), layer.inputs)
+        padded = space.take("padded", *(SIDE * count + 2 for count in tiles), inputs)
         _fill_padded(padded, x, top - 1)
         tiled = self.kernel(padded, layer.relu, space)
         scatter(tiled, strip)
@@ -283,7 +284,8 @@ class _Gain:
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         t = _position(quality, self.last)
         basis = np.stack([np.ones_like(t), t, t * t], -1)  # [3] or [h,w,3]
-        gain = _finer(np.exp(matmul(basis, self.coefficients)), source.scale)
+        coefficients = self.coefficients[:, : source.x.shape[2]]
+        gain = _finer(np.exp(matmul(basis, coefficients)), source.scale)
         x = source.x / gain if self.divides else source.x * gain
         return Register(x, source.area, source.scale)
 

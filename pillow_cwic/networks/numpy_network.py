@@ -30,9 +30,9 @@ class Execution(Protocol):
     ) -> list[Floats]:
         """Run the layers -> the outputs at the code positions of `core`, in the network's order.
 
-        inputs: by register, the maps [h*scale,w*scale,c] of `area`, float32, or int16 for codes.
-        It holds `core` and around it a halo, or all that the picture has there. quality: a number,
-        or [h,w] of `area`.
+        inputs: by register, the maps [h*scale,w*scale,c] of `area`, float32, or int16 for codes,
+        whose last channels may be left out where they are 0. `area` holds `core` and around it a
+        halo, or all that the picture has there. quality: a number, or [h,w] of `area`.
         """
 
 

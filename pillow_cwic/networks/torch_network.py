@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -86,14 +86,15 @@ class ConvModule(nn.Conv2d):
         self.layer = layer
 
     def forward(self, input: Tensor, quality: Tensor | None = None) -> Tensor:
-        """[B,c,h,w] -> [B,c',h',w']."""
+        """[B,c,h,w] -> [B,c',h',w']; of channels that are 0 the last ones may be left out."""
         layer = self.layer
         x = input if layer.unshuffle == 1 else unshuffled(input, layer.unshuffle)
+        weight = self.weight[:, : x.shape[1]]
         if layer.full_precision:
             with torch.autocast(x.device.type, enabled=False):
-                x = super().forward(x.float())
+                x = self._conv_forward(x.float(), weight, self.bias)
         else:
-            x = super().forward(x)
+            x = self._conv_forward(x, weight, self.bias)
         if layer.relu:
             x = F.relu(x, inplace=True)
         return x if layer.shuffle == 1 else F.pixel_shuffle(x, layer.shuffle)
@@ -163,7 +164,7 @@ class GainModule(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             t = quality.float() / self.last * 2 - 1  # -1..1
             basis = torch.stack([torch.ones_like(t), t, t * t], -1)  # [B,3] or [B,h,w,3]
-            gain = spread((basis @ self.coefficients).exp(), x)
+            gain = spread((basis @ self.coefficients[:, : x.shape[1]]).exp(), x)
             return x.float() / gain if self.divides else x.float() * gain
 
 
@@ -343,11 +344,14 @@ class Decoder(TorchNetwork):
         return picture.float()
 
 
-Loaded = TypeVar("Loaded", Encoder, Decoder)
+Loaded = TypeVar("Loaded", bound=TorchNetwork)
 
 
 def load_module(
-    kind: type[Loaded], config: ModelConfig, tensors: Mapping[str, NDArray[Any]], device: str
+    kind: Callable[[ModelConfig], Loaded],
+    config: ModelConfig,
+    tensors: Mapping[str, NDArray[Any]],
+    device: str,
 ) -> Loaded:
     """An encoder or decoder with a weights file's tensors, frozen; device: "torch" or "cuda:N".
 

@@ -61,25 +61,29 @@ class Winograd:
 
     def __init__(self, weight: NDArray[Any], bias: NDArray[Any]) -> None:
         """weight [out,in,3,3], bias [out]."""
-        self.outputs, self.inputs = weight.shape[:2]
+        self.outputs, inputs = weight.shape[:2]
         by_tap = np.asarray(weight.transpose(2, 3, 1, 0).reshape(9, -1), np.float32)
-        self.weight = matmul(_WEIGHTS_TO_BASIS, by_tap).reshape(-1, self.inputs, self.outputs)
+        self.weight = matmul(_WEIGHTS_TO_BASIS, by_tap).reshape(-1, inputs, self.outputs)
         self.bias = np.ascontiguousarray(bias, np.float32)
 
     def __call__(self, padded: Floats, relu: bool, space: Workspace) -> Floats:
-        """padded [4y+2,4x+2,in], tiles and a border -> [4,4,y,x,out]: by place within a tile."""
+        """padded [4y+2,4x+2,in], tiles and a border -> [4,4,y,x,out]: by place within a tile.
+
+        Of inputs that are 0 the last ones may be left out.
+        """
         rows, columns = (side // SIDE for side in padded.shape[:2])
         elements = len(self.weight)
-        tiles = space.take("tiles", SEEN, SEEN, rows, columns, self.inputs)
+        inputs = padded.shape[2]
+        tiles = space.take("tiles", SEEN, SEEN, rows, columns, inputs)
         row, column, item = padded.strides
         strides = (row, column, SIDE * row, SIDE * column, item)
         np.copyto(tiles, as_strided(padded, tiles.shape, strides, writeable=False))
 
         # Into the basis, multiplied there, and back.
-        in_basis = space.take("in basis", elements, rows * columns, self.inputs)
+        in_basis = space.take("in basis", elements, rows * columns, inputs)
         matmul(_TO_BASIS, tiles.reshape(elements, -1), in_basis.reshape(elements, -1))
         products = space.take("tiles", elements, rows * columns, self.outputs)
-        matmul(in_basis, self.weight, products)
+        matmul(in_basis, self.weight[:, :inputs], products)
         out = space.take("tiled", SIDE, SIDE, rows, columns, self.outputs)
         matmul(_FROM_BASIS, products.reshape(elements, -1), out.reshape(SIDE**2, -1))
         out += self.bias

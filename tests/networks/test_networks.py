@@ -87,6 +87,39 @@ def test_numpy_and_torch_give_equal_features_codes_and_pixels(tmp_path, config):
     assert_close(picture, other_picture)
 
 
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+@pytest.mark.parametrize("config", [CONFIG, DEEP])
+def test_last_channels_of_zeros_may_be_left_out(tmp_path, config, device):
+    """A decoder given only the first channels shows what it shows with zeros behind them."""
+    path = tmp_path / "tiny.safetensors"
+    tiny_model.export(path, config=config)
+    decoder = models.load(path, device).decoder
+    whole = Box(0, 0, 5, 4)
+    codes = np.random.default_rng(4).integers(-4, 5, (4, 5, config.channels), np.int16)
+    codes[:, :, 7:] = 0
+    (picture,) = decoder({"codes": codes}, 3.0, whole, whole)
+    (same,) = decoder({"codes": codes[:, :, :7]}, 3.0, whole, whole)
+    assert np.abs(picture - same).max() < 1e-5 * np.abs(picture).max()
+
+
+@pytest.mark.parametrize("device", ["cpu", "torch"])
+def test_a_residue_becomes_the_difference_of_linear_features(tmp_path, device):
+    """What `Model.residue` makes of a difference of pictures: that of both block transforms."""
+    path = tmp_path / "tiny.safetensors"
+    tiny_model.export(path)
+    model = models.load(path, device)
+    box = Box(0, 0, 3, 2)
+    first, second = np.random.default_rng(5).random((2, 32, 48, 3), np.float32)
+    _, one = model.features({"pixels": first}, 0.0, box, box)
+    _, other = model.features({"pixels": second}, 0.0, box, box)
+    t = 5 / (CONFIG.quality_count - 1) * 2 - 1
+    coefficients = load_file(path)["encoder.gain.coefficients"].astype(np.float32)
+    gain = np.exp(np.array([1, t, t * t], np.float32) @ coefficients)
+    (change,) = model.residue(6)({"pixels": first - second}, 5.0, box, box)
+    assert change.shape == (2, 3, 6)
+    assert np.allclose(change, ((one - other) * gain)[:, :, :6], atol=1e-4)
+
+
 @pytest.mark.parametrize("make", [features_network, heads_network, decoder_network])
 @pytest.mark.parametrize("config", [CONFIG, DEEP])
 def test_a_window_gives_what_the_whole_map_does(make, config):
