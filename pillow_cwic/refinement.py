@@ -26,7 +26,7 @@ from .format.grid import GRID, Box
 from .metrics import WINDOW
 from .metrics.distortion import distortion
 from .networks.binarizer import LARGEST
-from .networks.importance import kept_mask
+from .networks.importance import kept_channels, kept_mask
 from .networks.torch_network import differentiable
 from .networks.windows import cut, windows
 from .runtime.blas import one_blas_thread
@@ -183,11 +183,15 @@ class Search:
             for area in windows(core, height=strip)
         ]
 
-        # Codes of the tile and, around it, of its halo, which stay as they are.
-        self.codes = torch.from_numpy(coded.codes[window.slices].copy())  # int16 [h',w',n]
+        # Codes of the tile and, around it, of its halo, which stay as they are. All work is on the
+        # first n channels: no others exist here.
+        kept_planes = model.config.kept_planes
+        self.channels = kept_channels(coded.level[window.slices], kept_planes)
+        self.whole = coded.codes[window.slices].copy()  # [h',w',all]
+        self.codes = torch.from_numpy(self.whole)[..., : self.channels]  # int16 [h',w',n]
         self.inside = core.within(window).slices
         self.level = coded.level[core.slices]
-        self.kept = torch.from_numpy(kept_mask(self.level, model.config.kept_planes))  # [h,w,n]
+        self.kept = torch.from_numpy(kept_mask(self.level, kept_planes, self.channels))  # [h,w,n]
         self.prices = torch.from_numpy(self.entropy.codes.ladder.prices)
 
         # Where the quality map asks for more, distortion weighs more: here, bits weigh less.
@@ -243,9 +247,10 @@ class Search:
             self.core.add_(changes.to(torch.int16)).clamp_(-LARGEST, LARGEST)
 
     def finish(self) -> Codes:
-        """The best codes of all passes, int16 [h,w,n]."""
+        """The best codes of all passes, int16 [h,w,n] of all channels."""
         self._keep_if_best(self._distortion_cost(), self._expected())
-        return self.best.numpy()
+        self.core.copy_(self.best)
+        return self.whole[self.inside]
 
     def _cost_of(self, change: Tensor, gradient: Tensor, expected: Expected) -> Tensor:
         """By how much every change alone would raise the cost, [h,w,n]."""
@@ -270,12 +275,12 @@ class Search:
     def _expected(self) -> Expected:
         """Means and scale indices of the codes as they are, and their bits."""
         with one_blas_thread():
-            mean, scale = self.entropy.codes.distributions(
-                self.core.numpy(), self.level, self.quality_index
+            whole = self.entropy.codes.distributions(
+                self.whole[self.inside], self.level, self.quality_index
             )
         with torch.inference_mode():
-            both = torch.from_numpy(mean).long(), torch.from_numpy(scale).long()
-            return Expected(*both, self._bits(0, *both))
+            mean, scale = (torch.from_numpy(x[..., : self.channels]).long() for x in whole)
+            return Expected(mean, scale, self._bits(0, mean, scale))
 
     def _distortion_cost(self) -> float:
         """Lambda times the distortion, in bits."""

@@ -108,7 +108,7 @@ def test_refinement_minimises_the_distortion_of_the_model(pixels, monkeypatch):
         config = replace(model.config, ms_ssim_weight=(0.0, 0.0), ssim_weight=(0.0, share))
         assert config.similarity_weights(21.0) == (0, pytest.approx(share / 3))
         monkeypatch.setattr(model, "config", config)
-        shown.append(pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.8, effort=4)))
+        shown.append(pillow_cwic.decode(pillow_cwic.encode(pixels, quality=0.8, effort=8)))
     assert pictures.ssim(pixels, shown[1]) > pictures.ssim(pixels, shown[0])
     assert pictures.psnr(pixels, shown[1]) < pictures.psnr(pixels, shown[0])
 
