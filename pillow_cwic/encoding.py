@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 from .analysis import Analysis, Coded
-from .correction import correct
 from .exact.choice import Chosen, ExactChoice
 from .exact.continuation import continue_smoothly
 from .exact.layer import tile_picture
@@ -24,7 +23,6 @@ from .format.png_plane import encode_plane
 from .format.quality_map import block_offsets, offsets_on_grid, pack_quality_map
 from .image_modes import check_exact_mode, grey_mask, stored_image
 from .options import EncodeOptions, Picture, check_picture
-from .rate_search import file_at_rate
 from .runtime.blas import one_blas_thread
 from .runtime.devices import import_torch, resolve_device
 from .runtime.machine import memory_errors
@@ -37,6 +35,8 @@ from .runtime.progress import (
     Progress,
 )
 from .runtime.threads import map_parallel
+from .search.correction import correct
+from .search.rate import file_at_rate
 from .weights import models
 
 TILE_SIZE = 1024
@@ -187,6 +187,6 @@ def _refined(chosen: Chosen, boxes: list[Box], effort: int) -> Coded:
     if chosen.coded.remainders is None or chosen.exact.all():
         return chosen.coded
     import_torch("effort")
-    from .refinement import refine
+    from .search.refinement import refine
 
     return refine(chosen.analysis, boxes, chosen.coded, effort, exact=chosen.exact)

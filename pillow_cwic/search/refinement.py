@@ -19,18 +19,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .analysis import Analysis, Coded
-from .entropy.ladder import UNIT
-from .format.exact_tile import Mask
-from .format.grid import GRID, Box
-from .metrics import WINDOW
-from .metrics.distortion import distortion
-from .networks.binarizer import LARGEST
-from .networks.importance import kept_channels, kept_mask
-from .networks.torch_network import differentiable
-from .networks.windows import cut, windows
-from .runtime.blas import one_blas_thread
-from .runtime.progress import PASS_WORK
+from ..analysis import Analysis, Coded
+from ..entropy.ladder import UNIT
+from ..format.exact_tile import Mask
+from ..format.grid import GRID, Box
+from ..metrics import WINDOW
+from ..metrics.distortion import distortion
+from ..networks.binarizer import LARGEST
+from ..networks.importance import kept_channels, kept_mask
+from ..networks.torch_network import differentiable
+from ..networks.windows import cut, windows
+from ..runtime.blas import one_blas_thread
+from ..runtime.progress import PASS_WORK
 
 HALO = 4
 """Code positions around a tile whose pixels count while its codes are refined.

@@ -11,13 +11,13 @@ from PIL import Image, ImageDraw
 from tiny_model import ONE_BIT, export
 
 import pillow_cwic
-from pillow_cwic import refinement
 from pillow_cwic.analysis import Analysis, Coded
 from pillow_cwic.entropy.ladder import UNIT
 from pillow_cwic.entropy.range_coder import RangeWriter
 from pillow_cwic.format import container, exact_tile
 from pillow_cwic.format.grid import tiles
 from pillow_cwic.metrics import pictures
+from pillow_cwic.search import refinement
 from pillow_cwic.tools import demo
 from pillow_cwic.tools.cli import main
 from pillow_cwic.weights import models

@@ -2,18 +2,17 @@
 
 import numpy as np
 import pytest
+import tiny_model
 import torch
 
 from pillow_cwic.analysis import Analysis
-from pillow_cwic.correction import correct
 from pillow_cwic.format.grid import Box, tiles
 from pillow_cwic.runtime import threads
+from pillow_cwic.search.correction import correct
 from pillow_cwic.synthesis import synthesize
 from pillow_cwic.training import initial
 from pillow_cwic.training.integer_weights import export_weights
 from pillow_cwic.weights import models
-
-from .helpers import tiny_model
 
 BEST = tiny_model.CONFIG.quality_count - 1
 

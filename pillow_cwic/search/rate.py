@@ -9,8 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import TypeAlias
 
-from .options import EncodeOptions, quality_index
-from .runtime.warn import warn_caller
+from ..options import EncodeOptions, quality_index
+from ..runtime.warn import warn_caller
 
 EncodeAt: TypeAlias = Callable[[int, int], bytes]
 """(quality index, effort) -> the file."""

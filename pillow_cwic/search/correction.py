@@ -12,14 +12,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .analysis import Analysis, Coded
-from .format.exact_tile import Mask
-from .format.grid import GRID, Box
-from .networks.importance import kept_channels
-from .networks.windows import windows
-from .runtime.blas import one_blas_thread
-from .runtime.progress import CORRECTION_WORK
-from .runtime.threads import map_parallel, threads_within, usable_threads
+from ..analysis import Analysis, Coded
+from ..format.exact_tile import Mask
+from ..format.grid import GRID, Box
+from ..networks.importance import kept_channels
+from ..networks.windows import windows
+from ..runtime.blas import one_blas_thread
+from ..runtime.progress import CORRECTION_WORK
+from ..runtime.threads import map_parallel, threads_within, usable_threads
 
 DROPPED = 6
 """Sixteenths that a feature lacks of its code from which on a step less is likely to be chosen."""
