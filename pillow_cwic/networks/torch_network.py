@@ -1,22 +1,18 @@
 """The networks in PyTorch, for training, refinement and GPUs: the same list of layers as modules.
 
 Maps are [B,c,h,w], channels last in memory. Modules bear the names of the tensors in the weights
-file. This is the only module of inference that imports torch. Invariant: the caller's autocast,
-default device and gradient modes neither change nor matter where `inference` or `differentiable`
-says so.
+file. Invariant: the caller's autocast, default device and gradient modes neither change nor matter
+where `torch_precision`'s contexts say so.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -25,45 +21,17 @@ from ..runtime.devices import DEVICE_VARIABLE, resolve_device
 from .config import ModelConfig
 from .decoder import decoder_network
 from .encoder import FEATURES, features_network, heads_network
-from .layers import MODULATION_HIDDEN, Block, Conv, Down, Gain, Layer, Modulation, Network, Rescale
+from .layers import Layer, Network
 from .numpy_layers import Quality
 from .registers import Floats
-from .torch_precision import full_precision
-
-FIRST_GAIN = 4.0
-"""Gain of every channel at the middle quality before training."""
-
-
-def gain_slope(config: ModelConfig) -> float:
-    """How far the logarithm of a gain grows from the middle quality to the highest, at first.
-
-    The step size falls as lambda^(-1/2) does.
-    """
-    return 0.25 * math.log(config.lambda_max / config.lambda_min)
-
+from .torch_layers import prepare, start
+from .torch_precision import inference
 
 OPEN_LOGIT = 3.0
 """First bias of the importance map: all positions start at the highest level.
 
 The rate closes what it can.
 """
-
-
-@contextmanager
-def inference() -> Iterator[None]:
-    """Run networks without gradients and in full float32, whatever the caller's settings say."""
-    full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
-    with torch.inference_mode(), full[0], full[1], full_precision():
-        yield
-
-
-@contextmanager
-def differentiable(enabled: bool = True) -> Iterator[None]:
-    """Run networks in full float32 with gradients, whatever the caller's contexts say."""
-    full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
-    gradients = torch.inference_mode(False), torch.set_grad_enabled(enabled)
-    with full[0], full[1], full_precision(), gradients[0], gradients[1]:
-        yield
 
 
 def training_device(device: str | None) -> torch.device:
@@ -78,132 +46,6 @@ def training_device(device: str | None) -> torch.device:
     return torch.device("cpu" if resolved == "torch" else resolved)
 
 
-class ConvModule(nn.Conv2d):
-    """`layers.Conv`."""
-
-    def __init__(self, layer: Conv) -> None:
-        super().__init__(layer.inputs, layer.outputs, layer.side, padding=layer.side // 2)
-        self.layer = layer
-
-    def forward(self, input: Tensor, quality: Tensor | None = None) -> Tensor:
-        """[B,c,h,w] -> [B,c',h',w']; of channels that are 0 the last ones may be left out."""
-        layer = self.layer
-        x = input if layer.unshuffle == 1 else unshuffled(input, layer.unshuffle)
-        weight = self.weight[:, : x.shape[1]]
-        if layer.full_precision:
-            with torch.autocast(x.device.type, enabled=False):
-                x = self._conv_forward(x.float(), weight, self.bias)
-        else:
-            x = self._conv_forward(x, weight, self.bias)
-        if layer.relu:
-            x = F.relu(x, inplace=True)
-        return x if layer.shuffle == 1 else F.pixel_shuffle(x, layer.shuffle)
-
-
-class DownModule(nn.Conv2d):
-    """`layers.Down`."""
-
-    def __init__(self, layer: Down) -> None:
-        super().__init__(layer.inputs, layer.outputs, 4, 2, 1)
-
-    def forward(self, input: Tensor, quality: Tensor | None = None) -> Tensor:
-        """[B,c,h,w] -> [B,c',h/2,w/2]."""
-        return super().forward(input)
-
-
-class BlockModule(nn.Module):
-    """`layers.Block`; starts near the identity."""
-
-    def __init__(self, layer: Block) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(layer.channels, layer.half, 1)
-        self.conv = nn.Conv2d(layer.half, layer.half, 3, padding=1)
-        self.expand = nn.Conv2d(layer.half, layer.channels, 1)
-        _start(self.expand, std=0.02, bias=0.0)
-
-    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
-        """[B,c,h,w] -> [B,c,h,w]."""
-        h = F.relu(self.reduce(x), inplace=True)
-        return x + self.expand(F.relu(self.conv(h), inplace=True))
-
-
-class ModulationModule(nn.Module):
-    """`layers.Modulation`; starts as the identity."""
-
-    def __init__(self, layer: Modulation, quality_count: int) -> None:
-        super().__init__()
-        self.last = max(1, quality_count - 1)
-        self.hidden = nn.Linear(3, MODULATION_HIDDEN)
-        self.out = nn.Linear(MODULATION_HIDDEN, 2 * layer.channels)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
-
-    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
-        """x [B,c,h,w], quality [B], or [B,h',w'] at a coarser grid -> [B,c,h,w]."""
-        t = quality.float() / self.last * 2 - 1  # -1..1
-        basis = torch.stack([t, t * t, t**3], -1)  # [B,3] or [B,h',w',3]
-        both = self.out(F.gelu(self.hidden(basis))).to(x.dtype)  # [B,2c] or [B,h',w',2c]
-        scale, shift = spread(both, x).chunk(2, 1)
-        return x * (1 + scale) + shift
-
-
-class GainModule(nn.Module):
-    """`layers.Gain`, in float32."""
-
-    def __init__(self, layer: Gain, config: ModelConfig) -> None:
-        super().__init__()
-        self.divides = layer.divides
-        self.last = max(1, config.quality_count - 1)
-        start = torch.tensor([[math.log(FIRST_GAIN)], [gain_slope(config)], [0.0]])
-        if config.one_bit:
-            start = torch.zeros(3, 1)  # a sign has no steps to make finer
-        self.coefficients = nn.Parameter(start.repeat(1, layer.channels))
-
-    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
-        """x [B,c,h,w], quality [B] or [B,h,w] -> float32 [B,c,h,w]."""
-        with torch.autocast(x.device.type, enabled=False):
-            t = quality.float() / self.last * 2 - 1  # -1..1
-            basis = torch.stack([torch.ones_like(t), t, t * t], -1)  # [B,3] or [B,h,w,3]
-            gain = spread((basis @ self.coefficients[:, : x.shape[1]]).exp(), x)
-            return x.float() / gain if self.divides else x.float() * gain
-
-
-class RescaleModule(nn.Module):
-    """`layers.Rescale`."""
-
-    def __init__(self, layer: Rescale) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor, quality: Tensor) -> Tensor:
-        """Of any shape."""
-        return x * self.layer.factor + self.layer.offset
-
-
-def unshuffled(x: Tensor, factor: int) -> Tensor:
-    """`pixel_unshuffle` that leaves channels last in memory: [B,c,H,W] -> [B,c*f*f,H/f,W/f]."""
-    batch, channels, height, width = x.shape
-    rows, columns = height // factor, width // factor
-    blocks = x.permute(0, 2, 3, 1).reshape(batch, rows, factor, columns, factor, channels)
-    gathered = blocks.permute(0, 1, 3, 5, 2, 4).reshape(batch, rows, columns, -1)
-    return gathered.permute(0, 3, 1, 2)  # [B,c*f*f,H/f,W/f]
-
-
-def spread(values: Tensor, x: Tensor) -> Tensor:
-    """values [B,c] or [B,h',w',c] at a coarser grid -> as wide as x [B,c,h,w] has them."""
-    if values.dim() == 2:
-        return values[:, :, None, None]
-    factor = x.shape[2] // values.shape[1]
-    fine = values.repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    return fine.permute(0, 3, 1, 2)
-
-
-def _start(conv: nn.Conv2d, std: float, bias: float) -> None:
-    if not conv.weight.is_meta:  # weights from a file will take their place
-        nn.init.normal_(conv.weight, std=std)
-    nn.init.constant_(conv.bias, bias)  # type: ignore[arg-type]
-
-
 class TorchNetwork(nn.Module):
     """The layers of one or more networks as modules, by the names of their tensors."""
 
@@ -213,7 +55,7 @@ class TorchNetwork(nn.Module):
         for network in networks:
             for layer in network.layers:
                 if layer.tensors:
-                    self._adopt(getattr(layer, "name", ""), _module(layer, config))
+                    self._adopt(getattr(layer, "name", ""), prepare(layer, config))
 
     def _adopt(self, path: str, module: nn.Module) -> None:
         """Make a module a child by a dotted name, with containers on the way."""
@@ -229,7 +71,7 @@ class TorchNetwork(nn.Module):
         """What computes a layer: the child of its name, which only layers with tensors have."""
         if layer.tensors:
             return self.get_submodule(getattr(layer, "name", ""))
-        return _module(layer, self.config)
+        return prepare(layer, self.config)
 
     def convolution(self, name: str) -> nn.Conv2d:
         """A layer by its name in the weights file; KeyError if it is no convolution."""
@@ -285,22 +127,6 @@ def _cut(x: Tensor, area: Box, part: Box, scale: int) -> Tensor:
     return x[..., rows, columns]
 
 
-def _module(layer: Layer, config: ModelConfig) -> nn.Module:
-    match layer:
-        case Conv():
-            return ConvModule(layer)
-        case Down():
-            return DownModule(layer)
-        case Block():
-            return BlockModule(layer)
-        case Modulation():
-            return ModulationModule(layer, config.quality_count)
-        case Gain():
-            return GainModule(layer, config)
-        case Rescale():
-            return RescaleModule(layer)
-
-
 class Encoder(TorchNetwork):
     """Pixels -> features of the codes and of the importance map."""
 
@@ -308,7 +134,7 @@ class Encoder(TorchNetwork):
         self.features_network = features_network(config)
         self.heads_network = heads_network(config)
         super().__init__(config, self.features_network, self.heads_network)
-        _start(self.convolution("importance.3"), std=0.01, bias=OPEN_LOGIT)
+        start(self.convolution("importance.3"), std=0.01, bias=OPEN_LOGIT)
 
     def forward(self, x: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
         """x [B,3,16h,16w] in [0,1], quality_index [B] or [B,h,w] -> code features [B,n,h,w].

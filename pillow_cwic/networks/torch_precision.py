@@ -1,12 +1,14 @@
-"""PyTorch's switches of precision: products in full float32, whatever the caller has chosen.
+"""PyTorch's switches of precision and of gradients, whatever the caller has chosen.
 
-Invariant: the caller's choice is back once the last call ends; the switches are the process's, so
-that it does not count meanwhile. With torch 2.9 each kind of product has a switch of its own, which
-follows more general ones where it says nothing.
+Products are in full float32. Invariant: the caller's choice is back once the last call ends; the
+switches are the process's, so that it does not count meanwhile. With torch 2.9 each kind of product
+has a switch of its own, which follows more general ones where it says nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -82,3 +84,20 @@ def _switch_back(values: list[Any]) -> None:
 
 full_precision = Meanwhile(_read, _switch_to_full, _switch_back)
 """A context: products in full float32, process-wide while any caller is inside."""
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Run networks without gradients and in full float32, whatever the caller's settings say."""
+    full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    with torch.inference_mode(), full[0], full[1], full_precision():
+        yield
+
+
+@contextmanager
+def differentiable(enabled: bool = True) -> Iterator[None]:
+    """Run networks in full float32 with gradients, whatever the caller's contexts say."""
+    full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    gradients = torch.inference_mode(False), torch.set_grad_enabled(enabled)
+    with full[0], full[1], full_precision(), gradients[0], gradients[1]:
+        yield

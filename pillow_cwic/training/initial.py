@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..entropy.logistic import FIRST_LOG_SCALE, LAST_LOG_SCALE, OUTPUT_BITS, SCALES
 from ..format.grid import GRID
-from ..networks.torch_network import FIRST_GAIN, gain_slope, unshuffled
+from ..networks.torch_layers import FIRST_GAIN, gain_slope, unshuffled
 from .code_network import StepNetwork
 from .joint_codec import JointCodec
 

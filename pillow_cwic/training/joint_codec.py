@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ..format.grid import GRID
 from ..networks.binarizer import SIXTEENTHS
 from ..networks.config import ModelConfig
-from ..networks.torch_network import Decoder, Encoder, unshuffled
+from ..networks.torch_layers import unshuffled
+from ..networks.torch_network import Decoder, Encoder
 from ..search.correction import DROPPED
 from .code_network import ContextNetwork, chosen_codes, logistic_bits, sign_bits
 from .map_network import MapNetwork

@@ -21,7 +21,7 @@ from pillow_cwic.networks.decoder import decoder_network
 from pillow_cwic.networks.encoder import features_network, heads_network
 from pillow_cwic.networks.numpy_layers import gelu
 from pillow_cwic.networks.numpy_network import NumpyNetwork
-from pillow_cwic.networks.torch_network import unshuffled
+from pillow_cwic.networks.torch_layers import unshuffled
 from pillow_cwic.networks.windows import windows
 from pillow_cwic.runtime.blas import one_blas_thread
 from pillow_cwic.synthesis import synthesize
