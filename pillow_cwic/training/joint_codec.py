@@ -8,15 +8,10 @@ names in checkpoints and of `train = [...]` in recipes. This module knows no los
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..format.grid import GRID
-from ..networks.binarizer import SIXTEENTHS
 from ..networks.config import ModelConfig
-from ..networks.torch_layers import unshuffled
 from ..networks.torch_network import Decoder, Encoder
-from ..search.correction import DROPPED
 from .code_network import ContextNetwork, chosen_codes, logistic_bits, sign_bits
 from .map_network import MapNetwork
 from .proxy_gradients import RAMP_LEVELS, importance_level, mask, round_through, sign_through
@@ -83,7 +78,6 @@ class JointCodec(nn.Module):
         self.use_importance = True  # False: every code is kept everywhere (the paper's first stage)
         self.rate_trains_encoder = True  # False: bits teach the entropy networks only (the paper)
         self.choose = False  # codes as the coder chooses them, not just rounded
-        self.correct = False  # features as they are after a look at what they decode to
         self.explore = 0.0  # share of the pictures whose importance is raised at random
         # Elementwise work that a step may run compiled.
         self.bits_of = sign_bits if config.one_bit else logistic_bits
@@ -107,8 +101,6 @@ class JointCodec(nn.Module):
         most = max(part.channels for part in parts)
         kept = mask(raised, self.first_level[:most], config.levels)  # [B,m,h,w]
         y = y[:, :most]
-        if self.correct:
-            y = y + (self.corrected(x, y, kept, quality_index) - y).detach()
 
         # Features -> codes -> picture.
         codes = sign_through(y) if config.one_bit else round_through(y)
@@ -137,24 +129,6 @@ class JointCodec(nn.Module):
             code_bits = self.code_bits(latent, level, quality_index, parts)
             bits_of_map = self.map_bits(latent.p, quality_index)
         return Outcome(picture, code_bits, bits_of_map, level, p)
-
-    @torch.no_grad()
-    def corrected(self, x: Tensor, y: Tensor, kept: Tensor, quality_index: Tensor) -> Tensor:
-        """What `search.correction` makes of the features y [B,m,h,w] of pictures x [B,3,H,W].
-
-        kept [B,m,h,w]: the importance mask.
-        """
-        rounded = torch.round(y)
-        lacking = torch.round((y.abs() - rounded.abs()) * SIXTEENTHS)
-        seen = (rounded - rounded.sign() * (lacking <= -DROPPED) / 2) * kept
-        shown = self.decoder(seen, quality_index).clamp(0, 1)
-        blocks = unshuffled(2 * (x - shown), GRID)
-        weight = self.encoder.convolution("shortcut").weight[: y.shape[1]]
-        with torch.autocast(x.device.type, enabled=False):
-            change: Tensor = self.encoder.get_submodule("gain")(
-                F.conv2d(blocks.float(), weight), quality_index
-            )
-        return seen + change
 
     def raise_importance(self, p: Tensor) -> Tensor:
         """In training, for a share of the pictures: p [B,1,h,w] raised to a random floor.

@@ -105,7 +105,6 @@ class Stage:
     importance: bool = True  # false: all codes are kept, the map costs nothing (paper, stage 1)
     explore: float = 0.0  # share of the crops whose importance map is opened further, at random
     choose: bool = False  # learn on the codes that the coder would choose, not on rounded features
-    correct: bool = False  # learn on codes after the encoder's look at what they decode to
     train: tuple[str, ...] = TRAINABLE  # parts that learn; the others keep their weights
 
 

@@ -122,7 +122,6 @@ class Step:
         for joint in (self.joint, self.average):
             joint.use_importance = stage.importance
             joint.choose = stage.choose
-            joint.correct = stage.correct
         self.joint.explore = stage.explore
         for name in TRAINABLE:
             self.joint.get_submodule(name).requires_grad_(name in stage.train)
