@@ -112,7 +112,7 @@ def test_ms_ssim_of_small_pictures() -> None:
 def test_rate_distortion_loss_by_hand() -> None:
     """The loss is the mean of (lambda / pivot) ** -balance * (bpp + lambda * 255^2 * MSE).
 
-    Lambda is each sample's own.
+    Lambda is each sample's own. Of the bits, the map's count four times at the lowest quality.
     """
     recipe = recipes.load("smoke")
     torch.manual_seed(0)
@@ -122,7 +122,8 @@ def test_rate_distortion_loss_by_hand() -> None:
     terms = rate_distortion(outcome, x, index, TINY, recipe.loss)
     expected = 0.0
     for k, weight in enumerate((TINY.lambda_min, TINY.lambda_max)):
-        bpp = float(outcome.code_bits[k] + outcome.map_bits[k]) / 64**2
+        map_weight = 1 if k else 4
+        bpp = float(outcome.code_bits[k] + map_weight * outcome.map_bits[k]) / 64**2
         mse = float(((outcome.picture[k] - x[k]) ** 2).mean())
         expected += (weight / 0.006) ** -0.4 * (bpp + weight * 255**2 * mse) / 2
     assert terms.loss.item() == pytest.approx(expected, rel=1e-5)
