@@ -63,6 +63,7 @@ def rate_distortion(
 ) -> Terms:
     """Mean over the batch of weight * (bpp + lambda * distortion).
 
+    At low qualities the map's bits count more than the codes', see MAP_WEIGHT.
     x [B,3,H,W] in [0,1], quality_index [B]: each sample has its own quality and lambda. measure:
     `distances`, or the same compiled.
     """
