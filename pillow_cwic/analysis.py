@@ -15,7 +15,7 @@ from .format.grid import GRID, Box, code_grid
 from .format.quality_map import Offsets
 from .model import Model
 from .networks.binarizer import code_integers, code_signs, remainders
-from .networks.encoder import FEATURES
+from .networks.encoder import codes_network
 from .networks.importance import importance_level, kept_channels, kept_mask
 from .networks.windows import LARGEST_WINDOW, Pixels, cut, windows
 from .runtime.blas import one_blas_thread
@@ -26,7 +26,7 @@ Floats = NDArray[np.float32]
 R = TypeVar("R")
 
 KEPT_PIXELS = 1 << 25
-"""Pixels up to which the features of a whole picture are kept: 256 MB at 512 channels and 1/16."""
+"""Pixels up to which the trunk of a whole picture is kept: 168 MB at 320 channels and 1/16."""
 
 
 class Coded(NamedTuple):
@@ -78,14 +78,15 @@ class Analysis:
         self.offsets = offsets
         self.progress = progress or Progress()
         self.grid = code_grid(pixels.shape[1], pixels.shape[0])
-        networks = (model.features.network, model.heads.network)
+        networks = (model.features.network, model.heads.network, codes_network(model.config))
+        self._codes_halo = networks[2].halo
         halo = max(network.halo for network in networks)
         least = usable_threads()
         self._cores = windows(self.grid, least=least, largest=largest_window, halo=halo)
         window_bytes = max(net.work_bytes(core) for net in networks for core in self._cores)
         self._threads = threads_within(pixels.shape[0] * pixels.shape[1], window_bytes)
         self._is_large = pixels.shape[0] * pixels.shape[1] > kept_pixels
-        self._kept: list[Floats] | None = None  # FEATURES of the whole picture
+        self._kept: Floats | None = None  # the trunk of the whole picture [h,w,c]
 
     def pixels_of(self, box: Box) -> Floats:
         """The picture in a box of code positions as networks see it, [16h,16w,3] in [0, 1]."""
@@ -102,51 +103,52 @@ class Analysis:
         coded = Coded(codes, np.empty(shape, np.uint8), quality_index, left_over)
 
         def analyse(core: Box) -> None:
-            y, logit = self._heads(core, quality_index)
-            coded.level[core.slices] = importance_level(logit[:, :, 0], config.levels)
+            near = core.grow(self._codes_halo, self.grid)
+            quality = self.model.quality_input(quality_index, self.offsets, near)
+            x, logit = self._heads(near, quality_index)
+            inside = core.within(near).slices
+            coded.level[core.slices] = importance_level(logit[inside][:, :, 0], config.levels)
             count = kept_channels(coded.level[core.slices], config.kept_planes)
-            coded.binarize(core, y[:, :, :count], config.kept_planes)
+            inputs = {"x": x, "pixels": self.pixels_of(near)}
+            (y,) = self.model.codes(count)(inputs, quality, near, core)
+            coded.binarize(core, y, config.kept_planes)
 
         if not self._is_large and self._kept is None:
-            self._kept = self._all_features()
+            self._kept = self._whole_trunk()
         with one_blas_thread():
             map_parallel(self._counting(analyse, HEADS_WORK), self._cores, self._threads)
         return coded
 
     def _heads(self, core: Box, quality_index: int) -> list[Floats]:
-        """Code features [h,w,n] and importance logits [h,w,1] of a core."""
+        """What code features of a core are made of [h,w,c], and its importance logits [h,w,1]."""
         window = core.grow(self.model.heads.network.halo, self.grid)
-        features = self._features(window)
+        inputs = {"trunk": self._trunk(window)}
         quality = self.model.quality_input(quality_index, self.offsets, window)
-        inputs = dict(zip(FEATURES, features, strict=True))
         return self.model.heads(inputs, quality, window, core)
 
-    def _features(self, box: Box) -> list[Floats]:
-        """FEATURES [h,w,c] of a part of the picture."""
-        if self._kept is None:
-            return self._computed_features(box)
-        return [features[box.slices] for features in self._kept]
+    def _trunk(self, box: Box) -> Floats:
+        """What no quality changes [h,w,c], of a part of the picture."""
+        return self._computed_trunk(box) if self._kept is None else self._kept[box.slices]
 
-    def _all_features(self) -> list[Floats]:
-        """FEATURES of the whole picture, window by window."""
+    def _whole_trunk(self) -> Floats:
+        """The trunk of the whole picture, window by window."""
         with one_blas_thread():
-            compute = self._counting(self._computed_features, FEATURES_WORK)
+            compute = self._counting(self._computed_trunk, FEATURES_WORK)
             parts = map_parallel(compute, self._cores, self._threads)
         if len(parts) == 1:
             return parts[0]
-        whole = [
-            np.empty((self.grid.height, self.grid.width, part.shape[2]), np.float32)
-            for part in parts[0]
-        ]
+        shape = (self.grid.height, self.grid.width, parts[0].shape[2])
+        whole = np.empty(shape, np.float32)
         for core, part in zip(self._cores, parts, strict=True):
-            for features, values in zip(whole, part, strict=True):
-                features[core.slices] = values
+            whole[core.slices] = part
         return whole
 
     def _counting(self, function: Callable[[Box], R], work: float) -> Callable[[Box], R]:
         """A function of windows that tells its share of so much work."""
         return self.progress.counting(function, work / len(self._cores))
 
-    def _computed_features(self, core: Box) -> list[Floats]:
+    def _computed_trunk(self, core: Box) -> Floats:
         window = core.grow(self.model.features.network.halo, self.grid)
-        return self.model.features({"pixels": self.pixels_of(window)}, 0.0, window, core)
+        inputs = {"pixels": self.pixels_of(window)}
+        (trunk,) = self.model.features(inputs, 0.0, window, core)
+        return trunk

@@ -18,8 +18,7 @@ from .format.grid import Box
 from .format.quality_map import Offsets
 from .networks.config import ModelConfig
 from .networks.decoder import decoder_network
-from .networks.encoder import features_network, heads_network, residue_network
-from .networks.layers import Network
+from .networks.encoder import codes_network, features_network, heads_network, residue_network
 from .networks.numpy_layers import Quality
 from .networks.numpy_network import Execution, NumpyNetwork
 from .networks.tensors import expected_tensor, refuse_unexpected
@@ -28,7 +27,7 @@ from .runtime.devices import NUMPY
 from .runtime.forks import ForkedLock
 
 if TYPE_CHECKING:
-    from .networks.torch_network import Decoder, Encoder
+    from .networks.torch_network import Decoder
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -48,44 +47,46 @@ class Model:
         self.id = id
         self.entropy = TileCoder(tensors, config)
         self._building = ForkedLock()
-        self._executions: dict[str, Execution] = {}
+        self._executions: dict[tuple[str, int | None], Execution] = {}
         self._networks = {
             "features": features_network(config),
             "heads": heads_network(config),
             "decoder": decoder_network(config),
         }
-        encoder_shapes = self._networks["features"].tensors | self._networks["heads"].tensors
+        encoder_shapes = (
+            self._networks["features"].tensors
+            | self._networks["heads"].tensors
+            | codes_network(config).tensors
+        )
         self._encoder_tensors = _stored(tensors, "encoder.", encoder_shapes)
         decoder_shapes = self._networks["decoder"].tensors
         self._decoder_tensors = _stored(tensors, "decoder.", decoder_shapes)
 
     @property
     def features(self) -> Execution:
-        """The half of the encoder that no quality changes: {"pixels"} -> trunk, linear."""
+        """The half of the encoder that no quality changes: {"pixels"} -> trunk."""
         return self._execution("features")
 
     @property
     def heads(self) -> Execution:
-        """The other half: {"trunk", "linear"} -> code features, importance."""
+        """The other half: {"trunk"} -> x, importance."""
         return self._execution("heads")
+
+    def codes(self, channels: int) -> Execution:
+        """The encoder's end: {"x", "pixels"} -> the first `channels` code features."""
+        return self._execution("codes", channels)
+
+    def residue(self, channels: int) -> Execution:
+        """The encoder's block transform alone, of the difference of two pictures in [0, 1].
+
+        {"pixels"} -> the difference of the first `channels` code features.
+        """
+        return self._execution("residue", channels)
 
     @property
     def decoder(self) -> Execution:
         """{"codes"} -> picture."""
         return self._execution("decoder")
-
-    def residue(self, channels: int) -> Execution:
-        """The encoder's block transform alone, of the difference of two pictures in [0, 1].
-
-        {"pixels"} -> the difference of the first `channels` code features. Made anew at each call.
-        """
-        tensors = self._encoder_tensors
-        some = {
-            "shortcut.weight": tensors["shortcut.weight"][:channels],
-            "shortcut.bias": np.zeros(channels, np.float32),
-            "gain.coefficients": tensors["gain.coefficients"][:, :channels],
-        }
-        return self._executed(residue_network(channels), some)
 
     @property
     def is_light(self) -> bool:
@@ -96,33 +97,37 @@ class Model:
         )
         return decoder < encoder
 
-    def _execution(self, name: str) -> Execution:
+    def _execution(self, name: str, channels: int | None = None) -> Execution:
+        """A network, or one of so many first channels; there are no more of these than levels."""
         with self._building.held:
-            if name not in self._executions:
-                self._executions[name] = self._built(name)
-            return self._executions[name]
+            if (name, channels) not in self._executions:
+                self._executions[name, channels] = self._built(name, channels)
+            return self._executions[name, channels]
 
-    def _built(self, name: str) -> Execution:
-        network = self._networks[name]
-        if self.device != NUMPY:
-            from .networks.torch_network import TorchExecution
+    def _built(self, name: str, channels: int | None) -> Execution:
+        if channels is None:
+            network = self._networks[name]
+        elif name == "codes":
+            network = codes_network(self.config, channels)
+        else:
+            network = residue_network(channels)
+        stored = self._decoder_tensors if name == "decoder" else self._encoder_tensors
+        tensors = {
+            name: stored[name][tuple(slice(count) for count in shape)]
+            for name, shape in network.tensors.items()
+        }
+        if name == "residue":
+            tensors["shortcut.bias"] = np.zeros_like(tensors["shortcut.bias"])
 
-            module = self.torch_decoder if name == "decoder" else self._torch_encoder
-            return TorchExecution(network, module)
-        tensors = self._decoder_tensors if name == "decoder" else self._encoder_tensors
-        return self._executed(network, tensors)
+        if self.device == NUMPY:
+            with one_blas_thread():  # BLAS's own threads and a fork don't get along
+                return NumpyNetwork(network, tensors, self.config.quality_count)
+        from .networks.torch_network import TorchExecution, TorchNetwork, load_module
 
-    def _executed(self, network: Network, tensors: Tensors) -> Execution:
-        """A network of its own on the model's device."""
-        if self.device != NUMPY:
-            from .networks.torch_network import TorchExecution, TorchNetwork, load_module
+        def module(config: ModelConfig) -> TorchNetwork:
+            return TorchNetwork(config, network)
 
-            def module(config: ModelConfig) -> TorchNetwork:
-                return TorchNetwork(config, network)
-
-            return TorchExecution(network, load_module(module, self.config, tensors, self.device))
-        with one_blas_thread():  # BLAS's own threads and a fork don't get along
-            return NumpyNetwork(network, tensors, self.config.quality_count)
+        return TorchExecution(network, load_module(module, self.config, tensors, self.device))
 
     @cached_property
     def torch_decoder(self) -> Decoder:
@@ -131,12 +136,6 @@ class Model:
 
         device = "torch" if self.device == NUMPY else self.device
         return load_module(Decoder, self.config, self._decoder_tensors, device)
-
-    @cached_property
-    def _torch_encoder(self) -> Encoder:
-        from .networks.torch_network import Encoder, load_module
-
-        return load_module(Encoder, self.config, self._encoder_tensors, self.device)
 
     def quality_input(self, quality_index: int, offsets: Offsets | None, window: Box) -> Quality:
         """The networks' quality in a window of the offsets: a number, or float32 [h,w] with them.

@@ -25,6 +25,9 @@ Quality = float | Floats
 STRIP_FLOATS = 1 << 19
 """About so many numbers are worked on at a time: two megabytes, which caches hold."""
 
+LEAST_TILES = 40
+"""Of Winograd's at a time, even so: their products need as many rows to be worth their weights."""
+
 
 Run = Callable[[Register, Quality, Workspace], Register]
 """A layer with its weights: a source -> what it writes."""
@@ -86,10 +89,11 @@ def _strip_rows(width: int, numbers: int) -> int:
     return max(1, STRIP_FLOATS // (width * numbers))
 
 
-def _strip_tiles(width: int, channels: int) -> tuple[int, int]:
+def _strip_tiles(width: int, kernel: Winograd) -> tuple[int, int]:
     """How many rows and columns of tiles to work on at a time, for a whole row of positions."""
     columns = tiles_over(width)
-    return max(1, STRIP_FLOATS // (columns * Winograd.tile_floats(channels))), columns
+    tiles = max(LEAST_TILES, STRIP_FLOATS // kernel.tile_floats)
+    return -(-tiles // columns), columns
 
 
 def _block_order(channels: int, factor: int) -> NDArray[np.intp]:
@@ -130,10 +134,10 @@ class _Conv:
         x = source.x if layer.unshuffle == 1 else _unshuffled(source.x, layer.unshuffle)
         height, width, inputs = x.shape
         out = np.empty((height * factor, width * factor, layer.outputs // factor**2), np.float32)
-        if layer.side == 1:
+        if isinstance(self.kernel, _Product):
             step = _strip_rows(width, inputs)
         else:
-            step = SIDE * _strip_tiles(width, max(layer.inputs, layer.outputs))[0]
+            step = SIDE * _strip_tiles(width, self.kernel)[0]
         for top in range(0, height, step):
             bottom = min(top + step, height)
             if factor == 1:
@@ -175,26 +179,21 @@ def _fill_padded(padded: Floats, x: Floats, top: int) -> None:
 
 
 class _Down:
-    """`Down`: a product on gathered neighbourhoods."""
+    """`Down`, strip by strip."""
 
     def __init__(self, layer: Down, tensors: Mapping[str, NDArray[Any]]) -> None:
-        self.product = _Product(*_of(layer.name, tensors))
+        self.kernel = Winograd(*_of(layer.name, tensors), stride=2)
 
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         height, width, channels = source.x.shape
-        out = np.empty((height // 2, width // 2, self.product.outputs), np.float32)
-        step = _strip_rows(width // 2, 16 * channels)
-        for top in range(0, height // 2, step):
-            bottom = min(top + step, height // 2)
-            padded = space.take("padded", 2 * (bottom - top) + 2, width + 2, channels)
+        out = np.empty((height // 2, width // 2, self.kernel.outputs), np.float32)
+        rows, columns = _strip_tiles(width // 2, self.kernel)
+        for top in range(0, height // 2, SIDE * rows):
+            strip = out[top : top + SIDE * rows]
+            tiles = tiles_over(len(strip)), columns
+            padded = space.take("padded", *(2 * SIDE * count + 2 for count in tiles), channels)
             _fill_padded(padded, source.x, 2 * top - 1)
-            gathered = space.take("gathered", bottom - top, width // 2, 4, 4 * channels)
-            row, column, item = padded.strides
-            strides = (2 * row, 2 * column, row, item)  # a row of a neighbourhood is contiguous
-            near = np.lib.stride_tricks.as_strided(padded, gathered.shape, strides, writeable=False)
-            np.copyto(gathered, near)
-            rows = gathered.reshape(-1, 16 * channels)
-            self.product(rows, out[top:bottom].reshape(-1, self.product.outputs))
+            scatter(self.kernel(padded, False, space), strip)
         return Register(out, source.area, source.scale // 2)
 
 
@@ -214,7 +213,7 @@ class _Block:
     def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
         x = source.x.copy() if source.is_given else source.x
         height, width, _ = x.shape
-        rows, columns = _strip_tiles(width, self.half)
+        rows, columns = _strip_tiles(width, self.conv)
         rows = min(rows, tiles_over(height))
         narrow = space.take("narrow", SIDE * rows + 2, SIDE * columns + 2, self.half)
         narrow[:, 0] = 0

@@ -20,7 +20,7 @@ from ..format.grid import Box
 from ..runtime.devices import DEVICE_VARIABLE, resolve_device
 from .config import ModelConfig
 from .decoder import decoder_network
-from .encoder import FEATURES, features_network, heads_network
+from .encoder import codes_network, features_network, heads_network
 from .layers import Layer, Network
 from .numpy_layers import Quality
 from .registers import Floats
@@ -133,7 +133,8 @@ class Encoder(TorchNetwork):
     def __init__(self, config: ModelConfig) -> None:
         self.features_network = features_network(config)
         self.heads_network = heads_network(config)
-        super().__init__(config, self.features_network, self.heads_network)
+        self.codes_network = codes_network(config)
+        super().__init__(config, self.features_network, self.codes_network, self.heads_network)
         start(self.convolution("importance.3"), std=0.01, bias=OPEN_LOGIT)
 
     def forward(self, x: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,10 +143,9 @@ class Encoder(TorchNetwork):
         And the importance [B,1,h,w] before its sigmoid; both float32. The binarizer takes the code
         features as they are.
         """
-        features = self.run(self.features_network, {"pixels": x}, quality_index)
-        inputs = dict(zip(FEATURES, features, strict=True))
-        inputs["trunk"] = inputs["trunk"].float()
-        codes, importance = self.run(self.heads_network, inputs, quality_index)
+        (trunk,) = self.run(self.features_network, {"pixels": x}, quality_index)
+        trunk, importance = self.run(self.heads_network, {"trunk": trunk.float()}, quality_index)
+        (codes,) = self.run(self.codes_network, {"x": trunk, "pixels": x}, quality_index)
         return codes, importance.float()
 
 
