@@ -24,7 +24,7 @@ from .format.quality_map import block_offsets, offsets_on_grid, pack_quality_map
 from .image_modes import check_exact_mode, grey_mask, stored_image
 from .options import EncodeOptions, Picture, check_picture
 from .runtime.blas import one_blas_thread
-from .runtime.devices import import_torch, resolve_device
+from .runtime.devices import resolve_device
 from .runtime.machine import memory_errors
 from .runtime.progress import (
     CODING_WORK,
@@ -37,6 +37,7 @@ from .runtime.progress import (
 from .runtime.threads import map_parallel
 from .search.correction import correct
 from .search.rate import file_at_rate
+from .search.refinement import refine
 from .weights import models
 
 TILE_SIZE = 1024
@@ -186,7 +187,4 @@ def _refined(chosen: Chosen, boxes: list[Box], effort: int) -> Coded:
     """The codes, after so many passes of refinement."""
     if chosen.coded.remainders is None or chosen.exact.all():
         return chosen.coded
-    import_torch("effort")
-    from .search.refinement import refine
-
     return refine(chosen.analysis, boxes, chosen.coded, effort, exact=chosen.exact)

@@ -7,8 +7,7 @@ whatever device runs them; entropy coding is NumPy's on the processor always.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +18,14 @@ from .format.quality_map import Offsets
 from .networks.config import ModelConfig
 from .networks.decoder import decoder_network
 from .networks.encoder import codes_network, features_network, heads_network, residue_network
+from .networks.layers import Network
+from .networks.numpy_gradient import NumpyGradient
 from .networks.numpy_layers import Quality
 from .networks.numpy_network import Execution, NumpyNetwork
 from .networks.tensors import expected_tensor, refuse_unexpected
 from .runtime.blas import one_blas_thread
 from .runtime.devices import NUMPY
 from .runtime.forks import ForkedLock
-
-if TYPE_CHECKING:
-    from .networks.torch_network import Decoder
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -48,6 +46,7 @@ class Model:
         self.entropy = TileCoder(tensors, config)
         self._building = ForkedLock()
         self._executions: dict[tuple[str, int | None], Execution] = {}
+        self._gradients: dict[int, NumpyGradient] = {}
         self._networks = {
             "features": features_network(config),
             "heads": heads_network(config),
@@ -88,6 +87,17 @@ class Model:
         """{"codes"} -> picture."""
         return self._execution("decoder")
 
+    def decoder_gradient(self, channels: int) -> NumpyGradient:
+        """The decoder of the first `channels` codes, with its way back: on the processor always."""
+        with self._building.held:
+            if channels not in self._gradients:
+                network = decoder_network(self.config, channels)
+                tensors = _first_channels(self._decoder_tensors, network)
+                with one_blas_thread():
+                    gradient = NumpyGradient(network, tensors, self.config.quality_count)
+                self._gradients[channels] = gradient
+            return self._gradients[channels]
+
     @property
     def is_light(self) -> bool:
         """Whether the decoder is the smaller half: a run of it is little beside the encoder's."""
@@ -112,10 +122,7 @@ class Model:
         else:
             network = residue_network(channels)
         stored = self._decoder_tensors if name == "decoder" else self._encoder_tensors
-        tensors = {
-            name: stored[name][tuple(slice(count) for count in shape)]
-            for name, shape in network.tensors.items()
-        }
+        tensors = _first_channels(stored, network)
         if name == "residue":
             tensors["shortcut.bias"] = np.zeros_like(tensors["shortcut.bias"])
 
@@ -129,14 +136,6 @@ class Model:
 
         return TorchExecution(network, load_module(module, self.config, tensors, self.device))
 
-    @cached_property
-    def torch_decoder(self) -> Decoder:
-        """The decoder as a PyTorch module, for gradients; on the processor if NumPy runs here."""
-        from .networks.torch_network import Decoder, load_module
-
-        device = "torch" if self.device == NUMPY else self.device
-        return load_module(Decoder, self.config, self._decoder_tensors, device)
-
     def quality_input(self, quality_index: int, offsets: Offsets | None, window: Box) -> Quality:
         """The networks' quality in a window of the offsets: a number, or float32 [h,w] with them.
 
@@ -146,6 +145,14 @@ class Model:
             return float(quality_index)
         index = offsets[window.slices] + np.float32(quality_index)
         return index.clip(0, self.config.quality_count - 1)
+
+
+def _first_channels(tensors: Tensors, network: Network) -> Tensors:
+    """The tensors that a network has, of the first channels if it has no more."""
+    return {
+        name: tensors[name][tuple(slice(count) for count in shape)]
+        for name, shape in network.tensors.items()
+    }
 
 
 def _stored(

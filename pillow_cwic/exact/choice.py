@@ -220,8 +220,8 @@ def _distortion_weight(
     if offsets is None:
         return weight(float(quality_index))
     index: Any = model.quality_input(quality_index, offsets, box)
-    positions: NDArray[np.float32] = weight(index)
-    return positions
+    positions = weight(np.asarray(index))
+    return np.asarray(positions, np.float32)
 
 
 def _smooth(evidence: Floats) -> Floats:

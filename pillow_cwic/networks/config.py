@@ -10,9 +10,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
-Index = TypeVar("Index", float, "Tensor")
+Index = TypeVar("Index", float, "NDArray[np.floating[Any]]", "Tensor")
 
 MOST_LEVELS = 16
 MOST_QUALITIES = 64
@@ -268,5 +270,5 @@ def _interpolated(shares: tuple[float, ...], place: Index) -> Index:
 
 
 def _between(x: Index) -> Index:
-    """A number or a tensor, cut off at 0 and 1."""
-    return min(max(x, 0.0), 1.0) if isinstance(x, float) else x.clamp(0, 1)
+    """A number or many, cut off at 0 and 1."""
+    return min(max(x, 0.0), 1.0) if isinstance(x, float) else x.clip(0, 1)

@@ -30,7 +30,7 @@ LEAST_TILES = 40
 
 
 Run = Callable[[Register, Quality, Workspace], Register]
-"""A layer with its weights: a source -> what it writes."""
+"""A layer with its weights: a source -> what it writes. The workspace's gate is a block's ReLUs."""
 
 
 def prepare(layer: Layer, tensors: Mapping[str, NDArray[Any]], quality_count: int) -> Run:
@@ -226,7 +226,7 @@ class _Block:
             seen = narrow[: SIDE * tiles_over(len(strip)) + 2]
             # Its first two rows are there already: kept, or made before the loop.
             self._reduce(x, seen[2:], top + 1, space)
-            self._convolve_and_add(seen, strip, space)
+            self._convolve_and_add(seen, strip, top, space)
             narrow[:2] = seen[-2:]
         return Register(x, source.area, source.scale)
 
@@ -236,12 +236,14 @@ class _Block:
         narrow[len(rows) :] = 0
         if len(rows):
             reduced = space.take("tiled", *rows.shape[:2], self.half)
-            self.reduce(rows.reshape(-1, x.shape[2]), reduced.reshape(-1, self.half), relu=True)
+            self.reduce(rows.reshape(-1, x.shape[2]), reduced.reshape(-1, self.half))
+            space.gate.first(reduced, top)
             narrow[: len(rows), 1 : x.shape[1] + 1] = reduced
 
-    def _convolve_and_add(self, seen: Floats, strip: Floats, space: Workspace) -> None:
-        """The bottleneck around a strip [4y+2,4x+2,c/2] -> added to the strip [m,w,c]."""
-        tiled = self.conv(seen, True, space)  # [4,4,y,x,c/2]
+    def _convolve_and_add(self, seen: Floats, strip: Floats, top: int, space: Workspace) -> None:
+        """The bottleneck around a strip [4y+2,4x+2,c/2] -> added to the strip [m,w,c] at `top`."""
+        tiled = self.conv(seen, False, space)  # [4,4,y,x,c/2]
+        space.gate.second(tiled, top)
         expanded = space.take("in basis", *tiled.shape[:-1], strip.shape[2])
         self.expand(tiled.reshape(-1, self.half), expanded.reshape(-1, strip.shape[2]))
         scatter(expanded, strip, add=True)

@@ -6,16 +6,16 @@ the picture is zero, as `torch_network` has it; results of the two differ by flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..format.grid import Box
-from .layers import Network
+from .layers import Layer, Network
 from .numpy_layers import Quality, prepare
-from .registers import Floats, Register, Workspace
+from .registers import Floats, Gate, Register, Relu, Workspace
 
 
 class Execution(Protocol):
@@ -36,6 +36,13 @@ class Execution(Protocol):
         """
 
 
+GateOf = Callable[[Layer, Register], Gate]
+
+
+def _relu(layer: Layer, source: Register) -> Gate:
+    return Relu()
+
+
 class NumpyNetwork:
     """A network's layers with their weights, ready to run on any map; threads may share one."""
 
@@ -49,9 +56,17 @@ class NumpyNetwork:
         self._layers = [prepare(layer, tensors, quality_count) for layer in network.layers]
 
     def __call__(
-        self, inputs: Mapping[str, NDArray[Any]], quality: Quality, area: Box, core: Box
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        quality: Quality,
+        area: Box,
+        core: Box,
+        gate_of: GateOf = _relu,
     ) -> list[Floats]:
-        """As `Execution`; on the way, maps are cut down to what `core` depends on."""
+        """As `Execution`; on the way, maps are cut down to what `core` depends on.
+
+        gate_of: is told of every layer and what it reads, and says what its ReLUs are.
+        """
         scales = self.network.scales
         registers = {
             name: Register(x, area, scales[name], is_given=True) for name, x in inputs.items()
@@ -61,7 +76,8 @@ class NumpyNetwork:
         for layer, run, margin, done in steps:
             source = registers[layer.source]
             source = source.cropped(core.grow(margin, source.area))
-            result = run(source, _quality_in(quality, area, source.area), space)
+            space.gate = gate_of(layer, source)
+            result = run(source, quality_in(quality, area, source.area), space)
             if layer.adds:
                 result = _sum(registers[layer.target], result)
             registers[layer.target] = result
@@ -78,5 +94,6 @@ def _sum(target: Register, result: Register) -> Register:
     return total
 
 
-def _quality_in(quality: Quality, area: Box, part: Box) -> Quality:
+def quality_in(quality: Quality, area: Box, part: Box) -> Quality:
+    """The quality of an area -> of a part of it."""
     return quality if isinstance(quality, float) else quality[part.within(area).slices]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,15 @@ class Register(NamedTuple):
     scale: int  # positions for one code position, along each axis
     is_given: bool = False  # a caller's, which stays as it is
 
+    def spread(self, area: Box) -> Register:
+        """The same in an area that holds its own, with zeros around."""
+        if area == self.area:
+            return self
+        shape = area.height * self.scale, area.width * self.scale, self.x.shape[2]
+        x = np.zeros(shape, np.float32)
+        x[self.area.within(area).scale(self.scale).slices] = self.x
+        return self._replace(x=x, area=area)
+
     def cropped(self, area: Box) -> Register:
         """The part in an area that it holds."""
         if area == self.area:
@@ -28,10 +37,33 @@ class Register(NamedTuple):
         return self._replace(x=self.x[rows, columns], area=area)
 
 
+class Gate(Protocol):
+    """What stands in a block where its ReLUs are; both change their argument in place."""
+
+    def first(self, rows: Floats, top: int) -> None:
+        """After the first layer: rows [m,w,c] of the map from `top` on."""
+
+    def second(self, tiled: Floats, top: int) -> None:
+        """After the convolution: tiles [4,4,y,x,c] over the map's rows from `top` on."""
+
+
+class Relu:
+    """No more than that: where no gradient is wanted."""
+
+    def first(self, rows: Floats, top: int) -> None:
+        """As `Gate`."""
+        np.maximum(rows, 0, out=rows)
+
+    def second(self, tiled: Floats, top: int) -> None:
+        """As `Gate`."""
+        np.maximum(tiled, 0, out=tiled)
+
+
 class Workspace:
-    """Buffers by name, used again as long as they are large enough."""
+    """Buffers by name, used again as long as they are large enough; and the ReLUs of blocks."""
 
     def __init__(self) -> None:
+        self.gate: Gate = Relu()
         self._buffers: dict[str, Floats] = {}
 
     def take(self, name: str, *shape: int) -> Floats:

@@ -92,12 +92,3 @@ def inference() -> Iterator[None]:
     full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
     with torch.inference_mode(), full[0], full[1], full_precision():
         yield
-
-
-@contextmanager
-def differentiable(enabled: bool = True) -> Iterator[None]:
-    """Run networks in full float32 with gradients, whatever the caller's contexts say."""
-    full = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
-    gradients = torch.inference_mode(False), torch.set_grad_enabled(enabled)
-    with full[0], full[1], full_precision(), gradients[0], gradients[1]:
-        yield

@@ -123,7 +123,7 @@ def tiles_over(positions: int) -> int:
     return -(-positions // SIDE)
 
 
-def scatter(tiled: Floats, target: Floats, *, add: bool = False) -> None:
+def scatter(tiled: NDArray[Any], target: NDArray[Any], *, add: bool = False) -> None:
     """What lies by place within a tile [4,4,y,x,c] -> target [h,w,c], cut off there; or added."""
     for row in range(SIDE):
         for column in range(SIDE):

@@ -6,7 +6,8 @@ distortion's gradient comes through the decoder, the bits from the integer entro
 notice nothing. Known as content-adaptive or iterative encoding (Campos et al. 2019, arXiv
 1906.01223; Yang et al. 2020, arXiv 2006.04240), there on features in place of codes.
 
-Needs PyTorch. Invariant: the caller's PyTorch, its random numbers included, stays as it was.
+On the processor always, in NumPy. Invariant: the same codes for the same picture, whatever random
+numbers the caller draws.
 """
 
 from __future__ import annotations
@@ -14,19 +15,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
-import torch.nn.functional as F
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ..analysis import Analysis, Coded
 from ..entropy.ladder import UNIT
 from ..format.exact_tile import Mask
 from ..format.grid import Box
-from ..metrics.distortion import distortion
 from ..networks.binarizer import LARGEST
 from ..networks.importance import kept_channels, kept_mask
-from ..networks.torch_precision import differentiable
 from ..networks.windows import windows
 from ..runtime.blas import one_blas_thread
 from ..runtime.progress import PASS_WORK
@@ -65,6 +62,8 @@ Photographs need one, but the encoder may be far off on what it never saw.
 """
 
 Codes = NDArray[np.int16]
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
 
 
 def refine(
@@ -101,8 +100,7 @@ def refine(
     # Each pass tells its share.
     work = PASS_WORK / len(tiles)
 
-    # Whatever the caller's: gradients can't pass what is made in inference mode.
-    with torch.inference_mode(False), torch.device("cpu"):
+    with one_blas_thread():
         for box in tiles:
             if exact[box.slices].all():
                 continue
@@ -117,9 +115,9 @@ def refine(
 class Expected(NamedTuple):
     """What a decoder expects of a tile's codes, and what these cost; each [h,w,n]."""
 
-    mean: Tensor  # sixteenths
-    scale: Tensor  # indices
-    bits: Tensor
+    mean: Integers  # sixteenths
+    scale: Integers  # indices
+    bits: Floats
 
 
 class Search:
@@ -131,46 +129,44 @@ class Search:
         model = analysis.model
         window = core.grow(HALO, analysis.grid)
         self.entropy = model.entropy
-        self.decoder = model.torch_decoder
         self.quality_index = coded.quality_index
-        self.lagrangian = model.config.distortion_weight(coded.quality_index)
-        self.similarity = model.config.similarity_weights(float(coded.quality_index))
-        self.strips = [
-            Strip(analysis, coded.quality_index, area, core, exact)
-            for area in windows(core, height=strip)
-        ]
 
         # Codes of the tile and, around it, of its halo, which stay as they are. All work is on the
         # first n channels: no others exist here.
         kept_planes = model.config.kept_planes
         self.channels = kept_channels(coded.level[window.slices], kept_planes)
         self.whole = coded.codes[window.slices].copy()  # [h',w',all]
-        self.codes = torch.from_numpy(self.whole)[..., : self.channels]  # int16 [h',w',n]
+        self.codes = self.whole[..., : self.channels]  # [h',w',n]
         self.inside = core.within(window).slices
         self.level = coded.level[core.slices]
-        self.kept = torch.from_numpy(kept_mask(self.level, kept_planes, self.channels))  # [h,w,n]
-        self.prices = torch.from_numpy(self.entropy.codes.ladder.prices)
+        self.kept = kept_mask(self.level, kept_planes, self.channels)  # [h,w,n]
+        self.prices = self.entropy.codes.ladder.prices
+        self.strips = [
+            Strip(analysis, coded.quality_index, area, core, exact, self.channels)
+            for area in windows(core, height=strip)
+        ]
 
         # Where the quality map asks for more, distortion weighs more: here, bits weigh less.
-        self.worth = torch.ones(core.height, core.width, 1)  # of a bit
+        self.worth = np.ones((core.height, core.width, 1), np.float32)  # of a bit
         if analysis.offsets is not None:
             quality = model.quality_input(coded.quality_index, analysis.offsets, core)
-            weight = model.config.distortion_weight(torch.as_tensor(quality).float())
-            self.worth = (self.lagrangian / weight)[..., None]
+            weight = model.config.distortion_weight(np.asarray(quality, np.float32))
+            lagrangian = model.config.distortion_weight(float(coded.quality_index))
+            self.worth = np.asarray(lagrangian / weight, np.float32)[..., None]
 
         # The curvature around each position, and the sums that it is measured from, [h,w,1].
         self.curvature = CURVATURE * self.worth
-        self.slopes = torch.zeros_like(self.worth)
-        self.squares = torch.zeros_like(self.worth)
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.slopes = np.zeros_like(self.worth)
+        self.squares = np.zeros_like(self.worth)
+        self.last: tuple[Floats, Floats] | None = None
         """Gradient and changes [h,w,n] of the pass before."""
 
-        self.best = self.core.clone()
+        self.best = self.core.copy()
         self.least_cost = float("inf")
-        self.generator = torch.Generator("cpu").manual_seed(0)
+        self.random = np.random.default_rng(0)
 
     @property
-    def core(self) -> Tensor:
+    def core(self) -> Codes:
         """The tile's own codes."""
         return self.codes[self.inside]
 
@@ -181,119 +177,93 @@ class Search:
         """
         gradient, expected = self._look()
         share = FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * progress
-        with torch.inference_mode():
-            self._measure_curvature(gradient)
+        self._measure_curvature(gradient)
 
-            # Towards less distortion by Newton's step; or, for the sake of the bits, by one the
-            # other way.
-            newton = (gradient.abs() / self.curvature).round().clamp(1, FARTHEST)
-            nearer = -gradient.sign() * newton
-            cheaper = gradient.sign()
-            cost_nearer = self._cost_of(nearer, gradient, expected)
-            cost_cheaper = self._cost_of(cheaper, gradient, expected)
-            cost = torch.minimum(cost_nearer, cost_cheaper)
+        # Towards less distortion by Newton's step; or, for the sake of the bits, by one the other
+        # way.
+        newton = np.rint(np.abs(gradient) / self.curvature).clip(1, FARTHEST)
+        cheaper = np.sign(gradient)
+        nearer = -cheaper * newton
+        cost_nearer = self._cost_of(nearer, gradient, expected)
+        cost_cheaper = self._cost_of(cheaper, gradient, expected)
+        cost = np.minimum(cost_nearer, cost_cheaper)
 
-            # What may be made: codes that exist, and a little loss, ever less.
-            allowed = torch.empty_like(cost).exponential_(generator=self.generator)
-            allowed *= TEMPERATURE * (1 - progress)
-            made = self.kept & (cost < allowed * self.worth)
-            made &= torch.rand(made.shape, generator=self.generator) < share
+        # What may be made: codes that exist, and a little loss, ever less.
+        allowed = self.random.standard_exponential(cost.shape, np.float32)
+        allowed *= TEMPERATURE * (1 - progress)
+        made = self.kept & (cost < allowed * self.worth)
+        made &= self.random.random(made.shape, np.float32) < share
 
-            changes = torch.where(cost_nearer < cost_cheaper, nearer, cheaper) * made
-            self.last = (gradient, changes)
-            self.core.add_(changes.to(torch.int16)).clamp_(-LARGEST, LARGEST)
+        changes = np.where(cost_nearer < cost_cheaper, nearer, cheaper) * made
+        self.last = (gradient, changes)
+        self.core[...] = (self.core + changes).clip(-LARGEST, LARGEST)
 
     def finish(self) -> Codes:
         """The best codes of all passes, int16 [h,w,n] of all channels."""
-        self._keep_if_best(self._distortion_cost(), self._expected())
-        self.core.copy_(self.best)
+        cost = sum(strip.cost(self.codes[strip.window]) for strip in self.strips)
+        self._keep_if_best(cost, self._expected())
+        self.core[...] = self.best
         return self.whole[self.inside]
 
-    def _cost_of(self, change: Tensor, gradient: Tensor, expected: Expected) -> Tensor:
+    def _cost_of(self, change: Floats, gradient: Floats, expected: Expected) -> Floats:
         """By how much every change alone would raise the cost, [h,w,n]."""
-        distortion_cost = change * gradient + change.square() * self.curvature / 2
-        bits = self._bits(change.long(), expected.mean, expected.scale) - expected.bits
-        return distortion_cost + self.worth * bits
+        distortion_cost = change * (gradient + change * (self.curvature / 2))
+        bits = self._bits(change, expected.mean, expected.scale) - expected.bits
+        return np.asarray(distortion_cost + self.worth * bits, np.float32)
 
-    def _look(self) -> tuple[Tensor, Expected]:
+    def _look(self) -> tuple[Floats, Expected]:
         """The distortion's gradient [h,w,n], and what is expected; keeps the best codes."""
-        expected = self._expected()
-        cost, gradient = self._distortion_gradient()
-        self._keep_if_best(cost, expected)
-        return gradient, expected
+        gradient = np.empty(self.core.shape, np.float32)
+        expected: list[Expected] = []
+        beside = [lambda: expected.append(self._expected())]
+        total = 0.0
+        for strip in self.strips:
+            cost, gradient[strip.own] = strip.slope(self.codes[strip.window], beside)
+            total += cost
+            beside = []
+        self._keep_if_best(total, expected[0])
+        return gradient, expected[0]
 
     def _keep_if_best(self, distortion_cost: float, expected: Expected) -> None:
-        with torch.inference_mode():
-            cost = distortion_cost + float((expected.bits * self.kept * self.worth).sum())
-            if cost < self.least_cost:
-                self.best = self.core.clone()
-                self.least_cost = cost
+        cost = distortion_cost + float((expected.bits * self.kept * self.worth).sum())
+        if cost < self.least_cost:
+            self.best = self.core.copy()
+            self.least_cost = cost
 
     def _expected(self) -> Expected:
         """Means and scale indices of the codes as they are, and their bits."""
-        with one_blas_thread():
-            whole = self.entropy.codes.distributions(
-                self.whole[self.inside], self.level, self.quality_index
-            )
-        with torch.inference_mode():
-            mean, scale = (torch.from_numpy(x[..., : self.channels]).long() for x in whole)
-            return Expected(mean, scale, self._bits(0, mean, scale))
+        whole = self.entropy.codes.distributions(
+            self.whole[self.inside], self.level, self.quality_index
+        )
+        mean, scale = (x[..., : self.channels].astype(np.int64) for x in whole)
+        return Expected(mean, scale, self._bits(0, mean, scale))
 
-    def _distortion_cost(self) -> float:
-        """Lambda times the distortion, in bits."""
-        with differentiable(False):
-            return sum(self._strip_cost(strip, self._window(strip)).item() for strip in self.strips)
-
-    def _distortion_gradient(self) -> tuple[float, Tensor]:
-        """The same, and its gradient in the tile's codes [h,w,n]."""
-        total = 0.0
-        gradient = torch.zeros(self.core.shape)
-        for strip in self.strips:
-            with differentiable():
-                codes = self._window(strip).requires_grad_()
-                cost = self._strip_cost(strip, codes)
-                scale = strip.original[0, 0].numel() / strip.pixels
-                (slope,) = torch.autograd.grad(cost * scale, codes)  # [1,n,h',w']
-            total += cost.item()
-            gradient[strip.own] = slope[0].permute(1, 2, 0)[strip.inside].cpu()
-        return total, gradient
-
-    def _window(self, strip: Strip) -> Tensor:
-        """The codes of a strip and its halo as the decoder takes them, [1,n,h',w']."""
-        codes = self.codes[strip.window].to(self.decoder.device)
-        return codes.float().permute(2, 0, 1)[None]
-
-    def _strip_cost(self, strip: Strip, codes: Tensor) -> Tensor:
-        """Lambda times the distortion of a strip, by its own share of the window's pixels."""
-        device = self.decoder.device
-        rows, columns = strip.original.shape[2:]
-        picture = self.decoder(codes, strip.quality.to(device))[:, :, :rows, :columns]
-        original = strip.original.to(device)
-        picture = torch.where(strip.unseen.to(device), original, picture)
-        mean = distortion(picture.clamp(0, 1), original, *self.similarity)[2].sum()
-        return self.lagrangian * mean * strip.pixels
-
-    def _bits(self, change: int | Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    def _bits(self, change: int | Floats, mean: Integers, scale: Integers) -> Floats:
         """Bits of every code after a change, [h,w,n]; also of those that do not exist."""
         columns = self.prices.shape[1]
-        distance = ((self.core.long() + change) * UNIT - mean).abs_().clamp_(max=columns - 1)
-        return self.prices.view(-1)[scale * columns + distance]
+        distance = np.abs(np.asarray(self.core + change, np.int64) * UNIT - mean)
+        np.minimum(distance, columns - 1, out=distance)
+        bits: Floats = self.prices.reshape(-1)[scale * columns + distance]
+        return bits
 
-    def _measure_curvature(self, gradient: Tensor) -> None:
+    def _measure_curvature(self, gradient: Floats) -> None:
         """The curvature around each position, from what the last changes did to the gradient."""
         if self.last is None:
             return
         before, changes = self.last
-        self.slopes = self.slopes / 2 + ((gradient - before) * changes).sum(2, keepdim=True)
-        self.squares = self.squares / 2 + changes.square().sum(2, keepdim=True)
+        self.slopes = self.slopes / 2 + ((gradient - before) * changes).sum(2, keepdims=True)
+        self.squares = self.squares / 2 + (changes**2).sum(2, keepdims=True)
         slopes = _mean_around(self.slopes)
         squares = _mean_around(self.squares)
 
         # The first guess counts for a tenth of a squared step.
         measured = (slopes + CURVATURE * self.worth / 10) / (squares + 0.1)
-        self.curvature = measured.clamp(FLATTEST * self.worth, STEEPEST * self.worth)
+        self.curvature = measured.clip(FLATTEST * self.worth, STEEPEST * self.worth)
 
 
-def _mean_around(x: Tensor) -> Tensor:
+def _mean_around(x: Floats) -> Floats:
     """Means over 5 x 5 positions, [h,w,1]; at the border over those that exist."""
-    return F.avg_pool2d(x.permute(2, 0, 1), 5, 1, 2, count_include_pad=False).permute(1, 2, 0)
+    both = np.stack([x[:, :, 0], np.ones(x.shape[:2], np.float32)])
+    near = sliding_window_view(np.pad(both, [(0, 0), (2, 2), (2, 2)]), (5, 5), (1, 2))
+    total, count = near.sum((3, 4))
+    return np.asarray(total / count, np.float32)[:, :, None]

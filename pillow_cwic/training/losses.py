@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from ..metrics.distortion import distortion, similarities
 from ..networks.config import ModelConfig
+from .distortion import distortion, similarities
 from .joint_codec import Outcome
 from .recipe import LossRecipe, Stage
 

@@ -36,7 +36,6 @@ def test_encoding_tells_its_share(options: dict[str, float], pixels: np.ndarray)
 @pytest.mark.parametrize("options", [{"quality": 0.3}, {"bpp": 0.7}])
 def test_effort_tells_its_share(options: dict[str, float], photo: Image.Image) -> None:
     """Each pass of effort is a step."""
-    pytest.importorskip("torch", reason="effort needs PyTorch")
     told: list[float] = []
     pillow_cwic.encode(np.asarray(photo), effort=5, progress=told.append, **options)
     assert_rises_to_one(told, 7)

@@ -13,7 +13,6 @@ import torch
 from training_pictures import photographs
 
 from pillow_cwic.metrics import LUMA
-from pillow_cwic.metrics.distortion import Blur, banded, similarities
 from pillow_cwic.metrics.pictures import ssim
 from pillow_cwic.tools.rivals import CURVES
 from pillow_cwic.training import recipe as recipes
@@ -25,6 +24,7 @@ from pillow_cwic.training.curves import (
     load_anchors,
     mean_curves,
 )
+from pillow_cwic.training.distortion import Blur, banded, similarities
 from pillow_cwic.training.joint_codec import JointCodec, Outcome
 from pillow_cwic.training.losses import importance_rate, ms_ssim, rate_distortion
 from pillow_cwic.training.measures import Result, Trial, compare_trial, measure

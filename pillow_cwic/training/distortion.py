@@ -1,7 +1,8 @@
 """How far pictures are from their originals, differentiable: MSE, MS-SSIM and SSIM.
 
-What training and refinement minimise. Invariant: both similarities equal what `evaluate` reports,
-MS-SSIM of R, G and B, SSIM of the luma. This module knows pictures only, no networks.
+What training minimises; `search.original` has the same in NumPy. Invariant: both similarities equal
+what `evaluate` reports, MS-SSIM of R, G and B, SSIM of the luma. This module knows pictures only,
+no networks.
 """
 
 from typing import Any
@@ -10,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import LUMA, MS_SSIM_SCALES, SCALE_WEIGHTS, SIGMA, WINDOW, smallest_side
-
-MS_SSIM_FACTOR = 671.0
-"""Brings 1 - MS-SSIM to about the size of the squared error around 30 dB."""
-
-SSIM_FACTOR = 200.0
-"""Brings 1 - SSIM to about the same."""
+from ..metrics import (
+    CONTRAST_CONSTANT,
+    LEAST_MEAN,
+    LUMA,
+    LUMINANCE_CONSTANT,
+    MS_SSIM_FACTOR,
+    SIGMA,
+    SSIM_FACTOR,
+    WINDOW,
+    scale_weights,
+)
 
 _LUMA = LUMA.tolist()
 """Plain numbers: a captured step copies nothing to the GPU, a compiled one is not broken up."""
-
-_C1 = 0.01**2
-_C2 = 0.03**2
-"""Wang et al. 2004, for values in [0, 1]."""
 
 
 def distortion(
@@ -54,12 +55,7 @@ def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     Both equal pytorch-msssim's. Pictures with a side under MS_SSIM_MIN_SIDE have fewer scales,
     their weights scaled to the same sum. ValueError for sides under WINDOW.
     """
-    # As many scales as the window fits on.
-    shorter = min(x.shape[2:])
-    scales = sum(shorter >= smallest_side(count) for count in range(1, MS_SSIM_SCALES + 1))
-    if scales == 0:
-        raise ValueError(f"MS-SSIM needs at least {WINDOW} pixels on each side, found {shorter}")
-    weights = [w * sum(SCALE_WEIGHTS) / sum(SCALE_WEIGHTS[:scales]) for w in SCALE_WEIGHTS[:scales]]
+    weights = scale_weights(min(x.shape[2:]))
 
     # The finest scale serves both: the bands MS-SSIM, the luma SSIM.
     luminance, contrast = _ssim_maps(_with_luma(x), _with_luma(y))  # [B,4,h,w] each
@@ -75,8 +71,8 @@ def similarities(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             x = F.avg_pool2d(x, 2, padding=padding)  # [B,3,h/2,w/2]
             y = F.avg_pool2d(y, 2, padding=padding)  # [B,3,h/2,w/2]
             luminance, contrast = _ssim_maps(x, y)  # [B,3,h,w] each
-        value = (luminance * contrast if scale == scales - 1 else contrast).mean((2, 3))
-        product = product * value.clamp(min=1e-4) ** weight
+        value = (luminance * contrast if scale == len(weights) - 1 else contrast).mean((2, 3))
+        product = product * value.clamp(min=LEAST_MEAN) ** weight
     return product.mean(1), ssim
 
 
@@ -97,8 +93,10 @@ def _ssim_maps(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     xy = blur(x * y)
     product = mean_x * mean_y
     sum_of_squares = mean_x**2 + mean_y**2
-    luminance = (2 * product + _C1) / (sum_of_squares + _C1)
-    return luminance, (2 * (xy - product) + _C2) / (squares - sum_of_squares + _C2)
+    luminance = (2 * product + LUMINANCE_CONSTANT) / (sum_of_squares + LUMINANCE_CONSTANT)
+    return luminance, (2 * (xy - product) + CONTRAST_CONSTANT) / (
+        squares - sum_of_squares + CONTRAST_CONSTANT
+    )
 
 
 def blur(x: Tensor) -> Tensor:
