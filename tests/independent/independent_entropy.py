@@ -20,7 +20,7 @@ ALL64 = 2**64 - 1
 
 
 def with_own_widths(config: dict[str, Any]) -> dict[str, Any]:
-    """Section 8: what small-7's and the golden files' models say, as the table has it."""
+    """Section 8: what small-7 says, as the table has it."""
     names = ("quarter_channels", "eighth_channels", "sixteenth_channels")
     if names[0] not in config:
         return config
