@@ -96,7 +96,8 @@ def test_codes_are_the_signs_of_the_features(loaded, pixels):
     """
     walk = analysis.Analysis(loaded, pixels)
     coded = walk.coded(4)
-    y = walk._heads(walk.grid, 4)[0]
+    inputs = {"x": walk._heads(walk.grid, 4)[0], "pixels": walk.pixels_of(walk.grid)}
+    (y,) = loaded.codes(CONFIG.channels)(inputs, 4.0, walk.grid, walk.grid)
     expected = np.where(y > 0, 1, -1) * kept_mask(coded.level, CONFIG.kept_planes)
     assert np.array_equal(coded.codes, expected)
     assert np.unique(coded.codes).tolist() == [-1, 0, 1]

@@ -50,16 +50,22 @@ class ConvModule(nn.Conv2d):
         super().__init__(layer.inputs, layer.outputs, layer.side, padding=layer.side // 2)
         self.layer = layer
 
-    def forward(self, input: Tensor, quality: Tensor | None = None) -> Tensor:
-        """[B,c,h,w] -> [B,c',h',w']; of channels that are 0 the last ones may be left out."""
+    def forward(
+        self, input: Tensor, quality: Tensor | None = None, outputs: int | None = None
+    ) -> Tensor:
+        """[B,c,h,w] -> [B,c',h',w']; of channels that are 0 the last ones may be left out.
+
+        outputs: so many first channels alone, before `shuffle`; by default all.
+        """
         layer = self.layer
         x = input if layer.unshuffle == 1 else unshuffled(input, layer.unshuffle)
-        weight = self.weight[:, : x.shape[1]]
+        weight = self.weight[:outputs, : x.shape[1]]
+        bias = None if self.bias is None else self.bias[:outputs]
         if layer.full_precision:
             with torch.autocast(x.device.type, enabled=False):
-                x = self._conv_forward(x.float(), weight, self.bias)
+                x = self._conv_forward(x.float(), weight, bias)
         else:
-            x = self._conv_forward(x, weight, self.bias)
+            x = self._conv_forward(x, weight, bias)
         if layer.relu:
             x = F.relu(x, inplace=True)
         return x if layer.shuffle == 1 else F.pixel_shuffle(x, layer.shuffle)

@@ -21,7 +21,7 @@ from ..runtime.devices import DEVICE_VARIABLE, resolve_device
 from .config import ModelConfig
 from .decoder import decoder_network
 from .encoder import codes_network, features_network, heads_network
-from .layers import Layer, Network
+from .layers import Conv, Layer, Network
 from .numpy_layers import Quality
 from .registers import Floats
 from .torch_layers import prepare, start
@@ -102,7 +102,9 @@ class TorchNetwork(nn.Module):
             area = core.grow(margin, areas[layer.source])
             x = _cut(registers[layer.source], areas[layer.source], area, scale)
             index = quality if quality.dim() == 1 else _cut(quality, whole, area, 1)
-            result = self._module_of(layer)(x, index)
+            module = self._module_of(layer)
+            first = (layer.outputs,) if isinstance(layer, Conv) else ()  # channels that are wanted
+            result = module(x, index, *first)
             if layer.adds:
                 target = areas[layer.target]
                 finer = result.shape[3] // area.width
@@ -133,8 +135,8 @@ class Encoder(TorchNetwork):
     def __init__(self, config: ModelConfig) -> None:
         self.features_network = features_network(config)
         self.heads_network = heads_network(config)
-        self.codes_network = codes_network(config)
-        super().__init__(config, self.features_network, self.codes_network, self.heads_network)
+        every = codes_network(config)
+        super().__init__(config, self.features_network, every, self.heads_network)
         start(self.convolution("importance.3"), std=0.01, bias=OPEN_LOGIT)
 
     def forward(self, x: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
@@ -143,10 +145,22 @@ class Encoder(TorchNetwork):
         And the importance [B,1,h,w] before its sigmoid; both float32. The binarizer takes the code
         features as they are.
         """
+        trunk, importance = self.heads(x, quality_index)
+        return self.code_features(trunk, x, quality_index, self.config.channels), importance
+
+    def heads(self, x: Tensor, quality_index: Tensor) -> tuple[Tensor, Tensor]:
+        """The same pixels -> what code features are made of [B,c,h,w], and the importance."""
         (trunk,) = self.run(self.features_network, {"pixels": x}, quality_index)
         trunk, importance = self.run(self.heads_network, {"trunk": trunk.float()}, quality_index)
-        (codes,) = self.run(self.codes_network, {"x": trunk, "pixels": x}, quality_index)
-        return codes, importance.float()
+        return trunk, importance.float()
+
+    def code_features(
+        self, trunk: Tensor, x: Tensor, quality_index: Tensor, channels: int
+    ) -> Tensor:
+        """What `heads` gave, and the pixels -> the first code features [B,channels,h,w]."""
+        network = codes_network(self.config, channels)
+        (codes,) = self.run(network, {"x": trunk, "pixels": x}, quality_index)
+        return codes
 
 
 class Decoder(TorchNetwork):

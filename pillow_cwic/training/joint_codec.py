@@ -88,19 +88,19 @@ class JointCodec(nn.Module):
 
         Differentiable in everything that is trained.
         """
-        # Pixels -> features and importance.
+        # Pixels -> importance.
         config = self.config
-        y, logit = self.encoder(x, quality_index)  # [B,n,h,w], [B,1,h,w]
+        trunk, logit = self.encoder.heads(x, quality_index)  # [B,c,h,w], [B,1,h,w]
         p = torch.sigmoid(logit) if self.use_importance else torch.ones_like(logit)
         raised = self.raise_importance(p)
         # A NaN as an index would be fatal.
         level = importance_level(raised, config.levels).detach().nan_to_num()
 
-        # Of all channels the first m, which hold what any picture of the batch keeps.
+        # Features of the first m channels, which hold what any picture of the batch keeps.
         parts = self.parts(raised)
         most = max(part.channels for part in parts)
         kept = mask(raised, self.first_level[:most], config.levels)  # [B,m,h,w]
-        y = y[:, :most]
+        y = self.encoder.code_features(trunk, x, quality_index, most)  # [B,m,h,w]
 
         # Features -> codes -> picture.
         codes = sign_through(y) if config.one_bit else round_through(y)

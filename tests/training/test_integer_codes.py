@@ -147,7 +147,7 @@ def test_learning_on_chosen_codes():
     """With `choose` everything still learns, and the same weights spend fewer bits."""
     joint = tiny_model.joint()
     with torch.no_grad():
-        joint.encoder.gain.coefficients[0] += 1  # larger codes: more to choose
+        joint.encoder.gain.coefficients[0] += 2  # larger codes: more to choose
         rounded, _ = outcome_and_loss(joint.eval())
         joint.choose = True
         chosen, _ = outcome_and_loss(joint)
