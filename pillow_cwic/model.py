@@ -20,8 +20,8 @@ from .networks.decoder import decoder_network
 from .networks.encoder import codes_network, features_network, heads_network, residue_network
 from .networks.layers import Network
 from .networks.numpy_gradient import NumpyGradient
-from .networks.numpy_layers import Quality
 from .networks.numpy_network import Execution, NumpyNetwork
+from .networks.registers import Quality
 from .networks.tensors import expected_tensor, refuse_unexpected
 from .runtime.blas import one_blas_thread
 from .runtime.devices import NUMPY

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ..format.grid import Box
 from .layers import Block, Conv, Gain, Layer, Modulation, Network, Rescale
-from .numpy_layers import Quality, prepare
+from .numpy_layers import prepare
 from .numpy_network import NumpyNetwork, quality_in
-from .registers import Floats, Gate, Register, Relu, Workspace
+from .registers import Floats, Gate, Quality, Register, Relu, Workspace
 from .winograd import SIDE, scatter
 
 Tensors = dict[str, NDArray[Any]]

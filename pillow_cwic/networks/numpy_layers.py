@@ -1,8 +1,8 @@
 """The kinds of layers in NumPy: each as matrix products, on strips of rows.
 
-What a strip gathers stays in the processor's cache; layers of side 3 are `winograd`'s. What lies
-around a map is zero. This module knows no network: a layer is given what it reads, and makes what
-it writes.
+What a strip gathers stays in the processor's cache; convolutions over neighbours are `winograd`'s,
+layers of one position each `numpy_pointwise`'s. What lies around a map is zero. This module knows
+no network: a layer is given what it reads, and makes what it writes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 
 from ..runtime.blas import matmul
 from .layers import Block, Conv, Down, Gain, Layer, Modulation, Rescale
-from .registers import Floats, Register, Workspace
+from .numpy_pointwise import GainRun, ModulationRun, RescaleRun
+from .registers import Floats, Quality, Register, Workspace, as_floats
 from .winograd import SIDE, Winograd, scatter, tiles_over
-
-Quality = float | Floats
-"""A quality index for the whole map, or one for each code position [h,w]."""
-
 
 STRIP_FLOATS = 1 << 19
 """About so many numbers are worked on at a time: two megabytes, which caches hold."""
@@ -43,15 +40,11 @@ def prepare(layer: Layer, tensors: Mapping[str, NDArray[Any]], quality_count: in
         case Block():
             return _Block(layer, tensors)
         case Modulation():
-            return _Modulation(layer, tensors, quality_count)
+            return ModulationRun(layer, tensors, quality_count)
         case Gain():
-            return _Gain(layer, tensors, quality_count)
+            return GainRun(layer, tensors, quality_count)
         case Rescale():
-            return _Rescale(layer)
-
-
-def _floats(tensor: NDArray[Any]) -> Floats:
-    return np.ascontiguousarray(tensor, np.float32)
+            return RescaleRun(layer)
 
 
 class _Product:
@@ -60,8 +53,8 @@ class _Product:
     def __init__(self, weight: NDArray[Any], bias: NDArray[Any]) -> None:
         """weight [out,in,side,side], bias [out]."""
         self.outputs = len(weight)
-        self.weight = _floats(weight.transpose(2, 3, 1, 0).reshape(-1, self.outputs))
-        self.bias = _floats(bias)
+        self.weight = as_floats(weight.transpose(2, 3, 1, 0).reshape(-1, self.outputs))
+        self.bias = as_floats(bias)
 
     def __call__(
         self, rows: Floats, out: Floats, relu: bool = False, *, sparse: bool = False
@@ -247,81 +240,3 @@ class _Block:
         expanded = space.take("in basis", *tiled.shape[:-1], strip.shape[2])
         self.expand(tiled.reshape(-1, self.half), expanded.reshape(-1, strip.shape[2]))
         scatter(expanded, strip, add=True)
-
-
-class _Modulation:
-    """`Modulation`."""
-
-    def __init__(
-        self, layer: Modulation, tensors: Mapping[str, NDArray[Any]], quality_count: int
-    ) -> None:
-        self.last = max(1, quality_count - 1)
-        self.hidden = _floats(tensors[f"{layer.name}.hidden.weight"].T)  # [3,64]
-        self.hidden_bias = _floats(tensors[f"{layer.name}.hidden.bias"])
-        self.out = _floats(tensors[f"{layer.name}.out.weight"].T)  # [64,2c]
-        self.out_bias = _floats(tensors[f"{layer.name}.out.bias"])
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        t = _position(quality, self.last)
-        basis = np.stack([t, t * t, t**3], -1)  # [3] or [h,w,3]
-        hidden = gelu(matmul(basis, self.hidden) + self.hidden_bias)
-        both = matmul(hidden, self.out) + self.out_bias
-        scale, shift = np.split(_finer(both, source.scale), 2, -1)  # [c] or [h,w,c] each
-        x = source.x * (1 + scale)
-        x += shift
-        return Register(x, source.area, source.scale)
-
-
-class _Gain:
-    """`Gain`."""
-
-    def __init__(
-        self, layer: Gain, tensors: Mapping[str, NDArray[Any]], quality_count: int
-    ) -> None:
-        self.divides = layer.divides
-        self.last = max(1, quality_count - 1)
-        self.coefficients = _floats(tensors[f"{layer.name}.coefficients"])  # [3,c]
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        t = _position(quality, self.last)
-        basis = np.stack([np.ones_like(t), t, t * t], -1)  # [3] or [h,w,3]
-        coefficients = self.coefficients[:, : source.x.shape[2]]
-        gain = _finer(np.exp(matmul(basis, coefficients)), source.scale)
-        x = source.x / gain if self.divides else source.x * gain
-        return Register(x, source.area, source.scale)
-
-
-class _Rescale:
-    """`Rescale`."""
-
-    def __init__(self, layer: Rescale) -> None:
-        self.factor = np.float32(layer.factor)
-        self.offset = np.float32(layer.offset)
-
-    def __call__(self, source: Register, quality: Quality, space: Workspace) -> Register:
-        x = source.x * self.factor
-        x += self.offset
-        return Register(x, source.area, source.scale)
-
-
-def _position(quality: Quality, last: int) -> Floats:
-    """Quality indices -> -1 at the lowest, 1 at the highest; of the same shape."""
-    return np.asarray(quality, np.float32) / np.float32(last) * 2 - 1
-
-
-def _finer(values: Floats, scale: int) -> Floats:
-    """Values for every code position [h,w,c] -> for every position of a finer map; [c] stays."""
-    if values.ndim == 1 or scale == 1:
-        return values
-    return values.repeat(scale, 0).repeat(scale, 1)
-
-
-def gelu(x: Floats) -> Floats:
-    """x * Phi(x), by Abramowitz and Stegun's formula 7.1.26 for erf: within 2e-7."""
-    z = np.abs(x.astype(np.float64)) / np.sqrt(2)
-    t = 1 / (1 + 0.3275911 * z)
-    series = 0.254829592 + t * (
-        -0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))
-    )
-    erf = np.sign(x) * (1 - t * series * np.exp(-z * z))
-    return np.asarray(x * (1 + erf) / 2, np.float32)

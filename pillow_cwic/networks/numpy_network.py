@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..format.grid import Box
 from .layers import Layer, Network
-from .numpy_layers import Quality, prepare
-from .registers import Floats, Gate, Register, Relu, Workspace
+from .numpy_layers import prepare
+from .registers import Floats, Gate, Quality, Register, Relu, Workspace
 
 
 class Execution(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,14 @@ from numpy.typing import NDArray
 from ..format.grid import Box
 
 Floats = NDArray[np.float32]
+
+Quality = float | Floats
+"""A quality index for the whole map, or one for each code position [h,w]."""
+
+
+def as_floats(tensor: NDArray[Any]) -> Floats:
+    """A tensor of a weights file as layers multiply by it: contiguous float32."""
+    return np.ascontiguousarray(tensor, np.float32)
 
 
 class Register(NamedTuple):

@@ -22,8 +22,7 @@ from .config import ModelConfig
 from .decoder import decoder_network
 from .encoder import codes_network, features_network, heads_network
 from .layers import Conv, Layer, Network
-from .numpy_layers import Quality
-from .registers import Floats
+from .registers import Floats, Quality
 from .torch_layers import prepare, start
 from .torch_precision import inference
 

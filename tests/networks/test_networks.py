@@ -19,8 +19,8 @@ from pillow_cwic.format import container
 from pillow_cwic.format.grid import Box, code_grid
 from pillow_cwic.networks.decoder import decoder_network
 from pillow_cwic.networks.encoder import codes_network, features_network, heads_network
-from pillow_cwic.networks.numpy_layers import gelu
 from pillow_cwic.networks.numpy_network import NumpyNetwork
+from pillow_cwic.networks.numpy_pointwise import gelu
 from pillow_cwic.networks.torch_layers import unshuffled
 from pillow_cwic.networks.windows import windows
 from pillow_cwic.runtime.blas import one_blas_thread
