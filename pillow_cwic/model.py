@@ -45,8 +45,8 @@ class Model:
         self.id = id
         self.entropy = TileCoder(tensors, config)
         self._building = ForkedLock()
-        self._executions: dict[tuple[str, int | None], Execution] = {}
-        self._gradients: dict[int, NumpyGradient] = {}
+        self._executions: dict[str, Execution] = {}
+        self._gradient: NumpyGradient | None = None
         self._networks = {
             "features": features_network(config),
             "heads": heads_network(config),
@@ -72,31 +72,39 @@ class Model:
         return self._execution("heads")
 
     def codes(self, channels: int) -> Execution:
-        """The encoder's end: {"x", "pixels"} -> the first `channels` code features."""
-        return self._execution("codes", channels)
+        """The encoder's end: {"x", "pixels"} -> the first `channels` code features.
+
+        Made anew at each call, as `residue` is: one for each number of channels would fill memory.
+        """
+        network = codes_network(self.config, channels)
+        return self._executed(network, _first_channels(self._encoder_tensors, network))
 
     def residue(self, channels: int) -> Execution:
         """The encoder's block transform alone, of the difference of two pictures in [0, 1].
 
         {"pixels"} -> the difference of the first `channels` code features.
         """
-        return self._execution("residue", channels)
+        network = residue_network(channels)
+        tensors = _first_channels(self._encoder_tensors, network)
+        tensors["shortcut.bias"] = np.zeros_like(tensors["shortcut.bias"])
+        return self._executed(network, tensors)
 
     @property
     def decoder(self) -> Execution:
         """{"codes"} -> picture."""
         return self._execution("decoder")
 
-    def decoder_gradient(self, channels: int) -> NumpyGradient:
-        """The decoder of the first `channels` codes, with its way back: on the processor always."""
+    @property
+    def decoder_gradient(self) -> NumpyGradient:
+        """The decoder with its way back, on the processor whatever the device."""
         with self._building.held:
-            if channels not in self._gradients:
-                network = decoder_network(self.config, channels)
-                tensors = _first_channels(self._decoder_tensors, network)
+            if self._gradient is None:
+                network = self._networks["decoder"]
                 with one_blas_thread():
-                    gradient = NumpyGradient(network, tensors, self.config.quality_count)
-                self._gradients[channels] = gradient
-            return self._gradients[channels]
+                    self._gradient = NumpyGradient(
+                        network, self._decoder_tensors, self.config.quality_count
+                    )
+            return self._gradient
 
     @property
     def is_light(self) -> bool:
@@ -107,25 +115,17 @@ class Model:
         )
         return decoder < encoder
 
-    def _execution(self, name: str, channels: int | None = None) -> Execution:
-        """A network, or one of so many first channels; there are no more of these than levels."""
+    def _execution(self, name: str) -> Execution:
         with self._building.held:
-            if (name, channels) not in self._executions:
-                self._executions[name, channels] = self._built(name, channels)
-            return self._executions[name, channels]
+            if name not in self._executions:
+                tensors = self._decoder_tensors if name == "decoder" else self._encoder_tensors
+                network = self._networks[name]
+                own = {tensor: tensors[tensor] for tensor in network.tensors}
+                self._executions[name] = self._executed(network, own)
+            return self._executions[name]
 
-    def _built(self, name: str, channels: int | None) -> Execution:
-        if channels is None:
-            network = self._networks[name]
-        elif name == "codes":
-            network = codes_network(self.config, channels)
-        else:
-            network = residue_network(channels)
-        stored = self._decoder_tensors if name == "decoder" else self._encoder_tensors
-        tensors = _first_channels(stored, network)
-        if name == "residue":
-            tensors["shortcut.bias"] = np.zeros_like(tensors["shortcut.bias"])
-
+    def _executed(self, network: Network, tensors: Tensors) -> Execution:
+        """A network with its tensors on the model's device."""
         if self.device == NUMPY:
             with one_blas_thread():  # BLAS's own threads and a fork don't get along
                 return NumpyNetwork(network, tensors, self.config.quality_count)
@@ -148,7 +148,7 @@ class Model:
 
 
 def _first_channels(tensors: Tensors, network: Network) -> Tensors:
-    """The tensors that a network has, of the first channels if it has no more."""
+    """The tensors of a network that has the first channels of what these are for."""
     return {
         name: tensors[name][tuple(slice(count) for count in shape)]
         for name, shape in network.tensors.items()

@@ -10,15 +10,14 @@ from .config import ModelConfig
 from .layers import Conv, Gain, Modulation, Network, Rescale, blocks
 
 
-def decoder_network(config: ModelConfig, channels: int | None = None) -> Network:
-    """Codes at 1/16, all or the first `channels`, -> the picture, nominally in [0, 1]."""
-    channels = channels or config.channels
+def decoder_network(config: ModelConfig) -> Network:
+    """Codes at 1/16 -> the picture, nominally in [0, 1]."""
     c4, c8, c16 = config.decoder_channels
     n4, n8, n16 = config.decoder_blocks
     side = config.outer_side
     layers = [
-        Gain(name="gain", channels=channels, divides=True, source="codes", target="codes"),
-        Conv(name="stem", inputs=channels, outputs=c16, side=side,
+        Gain(name="gain", channels=config.channels, divides=True, source="codes", target="codes"),
+        Conv(name="stem", inputs=config.channels, outputs=c16, side=side,
              sparse=side == 1, source="codes"),
         Modulation(name="quality_sixteenth", channels=c16),
         *blocks("sixteenth", n16, c16),
@@ -29,7 +28,7 @@ def decoder_network(config: ModelConfig, channels: int | None = None) -> Network
         *blocks("quarter", n4, c4, "quarter"),
         Conv(name="out", inputs=c4, outputs=3 * 4 * 4, side=side, shuffle=4,
              source="quarter", target="picture"),
-        Conv(name="shortcut", inputs=channels, outputs=3 * GRID * GRID, shuffle=GRID,
+        Conv(name="shortcut", inputs=config.channels, outputs=3 * GRID * GRID, shuffle=GRID,
              full_precision=True, sparse=True, source="codes", target="picture", adds=True),
         Conv(name="shortcut_eighth", inputs=c8, outputs=3 * 8 * 8, shuffle=8,
              target="picture", adds=True),

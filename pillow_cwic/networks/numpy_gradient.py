@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..format.grid import Box
 from .layers import Block, Conv, Gain, Layer, Modulation, Network, Rescale
-from .numpy_layers import prepare
+from .numpy_layers import Run, prepare
 from .numpy_network import NumpyNetwork, quality_in
 from .registers import Floats, Gate, Quality, Register, Relu, Workspace
 from .winograd import SIDE, scatter
@@ -27,6 +27,7 @@ Tensors = dict[str, NDArray[Any]]
 class Passed(NamedTuple):
     """What a forward pass leaves for the way back."""
 
+    channels: int
     quality: Quality
     whole: Box
     core: Box
@@ -44,15 +45,19 @@ class NumpyGradient:
         self.network = network
         (self.input,) = network.scales
         (self.output,) = network.outputs
+        self._tensors = tensors
+        self._quality_count = quality_count
         self._forward = NumpyNetwork(network, tensors, quality_count)
-        self._backward = [
-            prepare(_transposed(layer), _transposed_tensors(layer, tensors), quality_count)
-            for layer in network.layers
-        ]
+        # Layers that read the input have as many channels to go back to as a run was given.
+        self._backward = {
+            number: self._transposed(layer)
+            for number, layer in enumerate(network.layers)
+            if layer.source != self.input
+        }
 
     def run(self, x: NDArray[Any], quality: Quality, area: Box, core: Box) -> tuple[Floats, Passed]:
         """As `Execution`, of the one input; and what `pull_back` needs of this run."""
-        passed = Passed(quality, area, core, [], [])
+        passed = Passed(x.shape[2], quality, area, core, [], [])
 
         def gate_of(layer: Layer, source: Register) -> Gate:
             passed.areas.append(source.area)
@@ -72,8 +77,9 @@ class NumpyGradient:
         space = Workspace()
         scale = gradient.shape[0] // passed.core.height
         gradients = {self.output: Register(gradient, passed.core, scale, is_given=True)}
-        steps = zip(self.network.layers, self._backward, passed.areas, passed.gates, strict=True)
-        for layer, run, area, gate in reversed(list(steps)):
+        steps = zip(self.network.layers, passed.areas, passed.gates, strict=True)
+        for number, (layer, area, gate) in reversed(list(enumerate(steps))):
+            run = self._backward.get(number) or self._transposed(layer, passed.channels)
             behind = gradients[layer.target].spread(area)
             if not layer.adds:
                 del gradients[layer.target]
@@ -84,6 +90,15 @@ class NumpyGradient:
                 own = _sum(own, gradients[layer.source])
             gradients[layer.source] = own
         return gradients[self.input].spread(passed.whole).x
+
+    def _transposed(self, layer: Layer, channels: int | None = None) -> Run:
+        """A layer on the way back; channels: so many first ones of its input alone."""
+        tensors = _transposed_tensors(layer, self._tensors)
+        back = _transposed(layer)
+        if isinstance(back, Conv) and channels is not None:
+            back = replace(back, outputs=channels)
+            tensors = {name: tensor[:channels] for name, tensor in tensors.items()}
+        return prepare(back, tensors, self._quality_count)
 
 
 def _sum(one: Register, other: Register) -> Register:

@@ -142,7 +142,7 @@ class Search:
         self.kept = kept_mask(self.level, kept_planes, self.channels)  # [h,w,n]
         self.prices = self.entropy.codes.ladder.prices
         self.strips = [
-            Strip(analysis, coded.quality_index, area, core, exact, self.channels)
+            Strip(analysis, coded.quality_index, area, core, exact)
             for area in windows(core, height=strip)
         ]
 

@@ -42,12 +42,8 @@ class Strip:
         area: Box,
         core: Box,
         exact: Mask,
-        channels: int,
     ) -> None:
-        """area: the strip, in the tile `core`; both on the picture's code grid, as `exact` is.
-
-        channels: how many first ones codes have there.
-        """
+        """area: the strip, in the tile `core`; both on the picture's code grid, as `exact` is."""
         model = analysis.model
         window = area.grow(HALO, analysis.grid)
         self.window = window.within(core.grow(HALO, analysis.grid)).slices
@@ -78,7 +74,7 @@ class Strip:
         """The strip's share of the window's pixels."""
 
         # The decoder's work, window by window: a core for every processor core.
-        self._decoder = model.decoder_gradient(channels)
+        self._decoder = model.decoder_gradient
         network = self._decoder.network
         self._area = Box(0, 0, window.width, window.height)
         self._quality = model.quality_input(quality_index, analysis.offsets, window)
@@ -89,7 +85,7 @@ class Strip:
     def cost(self, codes: Codes) -> float:
         """Lambda times the distortion in bits, by the strip's share of the window's pixels.
 
-        codes [h,w,n]: the window's.
+        codes [h,w,n]: the window's, of the first channels.
         """
         picture, _ = self._run(codes)
         return self._weighted(self._compared(picture, False)[0])
