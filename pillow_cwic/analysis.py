@@ -6,15 +6,15 @@ Invariant: where a picture is cut into windows does not show, up to float roundi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from .format.grid import GRID, Box, code_grid
 from .format.quality_map import Offsets
 from .model import Model
-from .networks.binarizer import code_integers, code_signs, remainders
+from .networks.binarizer import channels_in_use, code_integers, code_signs, remainders
 from .networks.encoder import codes_network
 from .networks.importance import importance_level, kept_channels, kept_mask
 from .networks.windows import LARGEST_WINDOW, Pixels, cut, windows
@@ -24,6 +24,7 @@ from .runtime.threads import map_parallel, threads_within, usable_threads
 
 Floats = NDArray[np.float32]
 R = TypeVar("R")
+S = TypeVar("S", bound=np.signedinteger[Any])
 
 KEPT_PIXELS = 1 << 25
 """Pixels up to which the trunk of a whole picture is kept: 168 MB at 320 channels and 1/16."""
@@ -32,15 +33,21 @@ KEPT_PIXELS = 1 << 25
 class Coded(NamedTuple):
     """What analysis returns: a picture, or a tile of it, at one quality."""
 
-    codes: NDArray[np.int16]  # [h,w,n]
+    codes: NDArray[np.int16]  # [h,w,n], as `absent` makes them
     level: NDArray[np.uint8]  # [h,w], importance levels
     quality_index: int
     remainders: NDArray[np.int8] | None = None  # [h,w,n]: sixteenths of a step that rounding left
 
     def tile(self, box: Box) -> Coded:
         """The part in a box of code positions."""
+        codes = self.codes[box.slices]
         left_over = None if self.remainders is None else self.remainders[box.slices]
-        return Coded(self.codes[box.slices], self.level[box.slices], self.quality_index, left_over)
+        count = channels_in_use(codes)
+        if left_over is not None:
+            count = max(count, channels_in_use(left_over))
+            left_over = _position_by_position(left_over, count)
+        codes = _position_by_position(codes, count)
+        return Coded(codes, self.level[box.slices], self.quality_index, left_over)
 
     def binarize(self, box: Box, features: Floats, kept_planes: Sequence[int]) -> None:
         """Code features [h,w,m] in a box, of the first channels: those that exist become codes.
@@ -54,6 +61,22 @@ class Coded(NamedTuple):
         self.codes[places] = codes * kept
         if self.remainders is not None:
             self.remainders[places] = remainders(features, codes)
+
+
+def absent(grid: Box, channels: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Zeros [h,w,n] for the codes of a picture, or for what belongs to them.
+
+    They lie channel by channel, so that channels which exist nowhere take no memory: it is the
+    system that has zeros there, until something is written.
+    """
+    return np.zeros((channels, grid.height, grid.width), dtype).transpose(1, 2, 0)
+
+
+def _position_by_position(values: NDArray[S], channels: int) -> NDArray[S]:
+    """A copy of values [h,w,n] that lies as arrays do; 0 behind so many first channels."""
+    copy = np.zeros(values.shape, values.dtype)
+    copy[..., :channels] = values[..., :channels]
+    return copy
 
 
 class Analysis:
@@ -98,8 +121,8 @@ class Analysis:
         """The picture at a quality index; without remainders where codes are signs."""
         config = self.model.config
         shape = (self.grid.height, self.grid.width)
-        codes = np.zeros((*shape, config.channels), np.int16)
-        left_over = None if config.one_bit else np.zeros(codes.shape, np.int8)
+        codes = absent(self.grid, config.channels, np.int16)
+        left_over = None if config.one_bit else absent(self.grid, config.channels, np.int8)
         coded = Coded(codes, np.empty(shape, np.uint8), quality_index, left_over)
 
         def analyse(core: Box) -> None:

@@ -3,13 +3,18 @@
 Wrong options are named.
 """
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from coding import analysed, load
 from PIL import Image
 
 import pillow_cwic
+from pillow_cwic.analysis import Coded, absent
 from pillow_cwic.format import container
+from pillow_cwic.format.grid import Box
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
@@ -188,3 +193,25 @@ def test_wrong_pixels_are_named(array, error, message):
     """The message says which arrays are pictures and what was found."""
     with pytest.raises(error, match=message):
         pillow_cwic.encode(array)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_channels_that_exist_nowhere_take_no_memory():
+    """Codes of 67 megapixels whose first channels alone are written; a tile has all of them."""
+    grid = Box(0, 0, 512, 512)
+    before = resident_bytes()
+    codes = absent(grid, 768, np.int16)  # 400 MB, if all were there
+    codes[..., :8] = 3
+    coded = Coded(codes, np.ones((512, 512), np.uint8), 5)
+    tile = coded.tile(Box(16, 32, 48, 64))
+    assert resident_bytes() - before < 60e6
+    assert tile.codes.shape == (32, 32, 768)
+    assert tile.codes.flags.c_contiguous
+    assert (tile.codes[..., :8] == 3).all()
+    assert not tile.codes[..., 8:].any()
+
+
+def resident_bytes() -> int:
+    """Of this process."""
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -4,6 +4,8 @@ The paper's one-bit decision at a ladder of thresholds: `sign(y) * sum_j B(|y| -
 y rounded; or at one threshold, the sign. Gradients are in `training.proxy_gradients`.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ def code_signs(features: Features) -> Codes:
     return np.where(features > 0, np.int16(1), np.int16(-1))
 
 
-def channels_in_use(codes: Codes) -> int:
+def channels_in_use(codes: NDArray[np.signedinteger[Any]]) -> int:
     """How many first channels hold all codes [h,w,n] that are not 0; at least one.
 
     The others can be left out of what a decoder is given.

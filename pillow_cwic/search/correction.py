@@ -74,6 +74,8 @@ def _likely_mean(codes: NDArray[np.int16], left_over: NDArray[np.int8]) -> NDArr
     What choosing takes away comes back where the picture lacks it; of likely chosen codes alone
     little would.
     """
+    codes = np.ascontiguousarray(codes)
+    left_over = np.ascontiguousarray(left_over)
     sign = np.sign(codes)
     mean = codes.astype(np.float32)
     mean -= np.float32(0.5) * sign * (sign * left_over <= -DROPPED)
