@@ -37,7 +37,6 @@ from .runtime.progress import (
 from .runtime.threads import map_parallel
 from .search.correction import correct
 from .search.rate import file_at_rate
-from .search.refinement import refine
 from .weights import models
 
 TILE_SIZE = 1024
@@ -187,4 +186,6 @@ def _refined(chosen: Chosen, boxes: list[Box], effort: int) -> Coded:
     """The codes, after so many passes of refinement."""
     if chosen.coded.remainders is None or chosen.exact.all():
         return chosen.coded
+    from .search.refinement import refine
+
     return refine(chosen.analysis, boxes, chosen.coded, effort, exact=chosen.exact)

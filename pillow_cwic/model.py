@@ -7,7 +7,7 @@ whatever device runs them; entropy coding is NumPy's on the processor always.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,15 @@ from .networks.config import ModelConfig
 from .networks.decoder import decoder_network
 from .networks.encoder import codes_network, features_network, heads_network, residue_network
 from .networks.layers import Network
-from .networks.numpy_gradient import NumpyGradient
 from .networks.numpy_network import Execution, NumpyNetwork
 from .networks.registers import Quality
 from .networks.tensors import expected_tensor, refuse_unexpected
 from .runtime.blas import one_blas_thread
 from .runtime.devices import NUMPY
 from .runtime.forks import ForkedLock
+
+if TYPE_CHECKING:
+    from .networks.numpy_gradient import NumpyGradient
 
 Tensors = dict[str, NDArray[Any]]
 
@@ -97,6 +99,8 @@ class Model:
     @property
     def decoder_gradient(self) -> NumpyGradient:
         """The decoder with its way back, on the processor whatever the device."""
+        from .networks.numpy_gradient import NumpyGradient
+
         with self._building.held:
             if self._gradient is None:
                 network = self._networks["decoder"]

@@ -12,7 +12,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from . import LUMA, SIGMA, WINDOW
+from . import LUMA, WINDOW
+from .window import blur
 
 _C1 = (0.01 * 255) ** 2
 _C2 = (0.03 * 255) ** 2
@@ -39,11 +40,11 @@ def ssim(reference: ArrayLike, distorted: ArrayLike) -> float:
         )
 
     # Moments in each place of the window, [H-10,W-10].
-    mean_a = _blur(a)
-    mean_b = _blur(b)
-    variance_a = _blur(a * a) - mean_a**2
-    variance_b = _blur(b * b) - mean_b**2
-    covariance = _blur(a * b) - mean_a * mean_b
+    mean_a = blur(a)
+    mean_b = blur(b)
+    variance_a = blur(a * a) - mean_a**2
+    variance_b = blur(b * b) - mean_b**2
+    covariance = blur(a * b) - mean_a * mean_b
 
     # Luminance times contrast and structure.
     similarity = (2 * mean_a * mean_b + _C1) * (2 * covariance + _C2)
@@ -75,18 +76,3 @@ def _pair(
             f"expected two pictures of one shape, found {list(a.shape)} and {list(b.shape)}"
         )
     return a.astype(np.float64), b.astype(np.float64)
-
-
-def _blur(plane: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The Gaussian window at every place where it fits, [H,W] -> [H-10,W-10]."""
-    offsets = np.arange(WINDOW) - WINDOW // 2
-    weights = np.exp(-(offsets**2) / (2 * SIGMA**2))
-    weights /= weights.sum()
-    height, width = (side - WINDOW + 1 for side in plane.shape)
-    rows = np.zeros((height, plane.shape[1]))
-    blurred = np.zeros((height, width))
-    for i, weight in enumerate(weights):
-        rows += weight * plane[i : i + height]
-    for i, weight in enumerate(weights):
-        blurred += weight * rows[:, i : i + width]
-    return blurred

@@ -78,11 +78,6 @@ class Winograd:
         self.bias = np.ascontiguousarray(bias, np.float32)
 
     @property
-    def seen(self) -> int:
-        """The side of what a tile sees, in positions of the source."""
-        return (SIDE + self.taps - 1) * self.stride
-
-    @property
     def tile_floats(self) -> int:
         """How many numbers a tile has in memory, on the way."""
         elements, inputs, outputs = self.weight.shape
@@ -99,7 +94,7 @@ class Winograd:
         rows, columns = (side // distance for side in padded.shape[:2])
         elements = len(self.weight)
         inputs = padded.shape[2] * stride**2
-        side = self.seen // stride
+        side = SIDE + self.taps - 1  # of what a tile sees, in blocks
         tiles = space.take("tiles", side, side, rows, columns, stride, inputs // stride)
         row, column, item = padded.strides
         strides = (stride * row, stride * column, distance * row, distance * column, row, item)

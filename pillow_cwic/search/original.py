@@ -19,17 +19,13 @@ from ..metrics import (
     LUMA,
     LUMINANCE_CONSTANT,
     MS_SSIM_FACTOR,
-    SIGMA,
     SSIM_FACTOR,
-    WINDOW,
     scale_weights,
 )
+from ..metrics.window import blur, spread
 from ..runtime.blas import matmul
 
 Floats = NDArray[np.float32]
-
-BLOCK = 32
-"""Outputs of a product with a banded matrix: wider ones multiply more zeros."""
 
 
 class Part(NamedTuple):
@@ -172,11 +168,11 @@ class _Compared:
         in_means *= 2
         in_product *= self._reference.mean
         in_means += in_product
-        slope = _spread(in_squares)
+        slope = spread(in_squares)
         slope *= self._x
         slope *= -2
-        slope += _spread(in_means)
-        from_xy = _spread(in_xy)
+        slope += spread(in_means)
+        from_xy = spread(in_xy)
         from_xy *= self._reference.y
         slope += from_xy
         return slope
@@ -207,41 +203,3 @@ def _finer(slope: Floats, shape: tuple[int, ...]) -> Floats:
     """A gradient at one scale -> at the finer one, of that shape."""
     quarter: Floats = slope * np.float32(0.25)
     return quarter.repeat(2, 0).repeat(2, 1)[shape[0] % 2 :, shape[1] % 2 :]
-
-
-def blur(x: Floats) -> Floats:
-    """The Gaussian window where it fits: [H,W] -> [H-10,W-10], by products with banded blocks."""
-    height, width = (side - WINDOW + 1 for side in x.shape)
-    across = np.empty((x.shape[0], width), np.float32)
-    for left in range(0, width, BLOCK):
-        count = min(BLOCK, width - left)
-        band = _BAND[: count + WINDOW - 1, :count]
-        matmul(x[:, left : left + len(band)], band, across[:, left : left + count])
-    out = np.empty((height, width), np.float32)
-    for top in range(0, height, BLOCK):
-        count = min(BLOCK, height - top)
-        band = _BAND[: count + WINDOW - 1, :count]
-        matmul(band.T, across[top : top + len(band)], out[top : top + count])
-    return out
-
-
-def _spread(slope: Floats) -> Floats:
-    """A gradient behind `blur` -> before it: [H-10,W-10] -> [H,W]. The window is symmetric."""
-    border = WINDOW - 1
-    height, width = slope.shape
-    wide = np.zeros((height + 2 * border, width + 2 * border), np.float32)
-    wide[border:-border, border:-border] = slope
-    return blur(wide)
-
-
-def _band() -> Floats:
-    """The window as a banded matrix: BLOCK + 10 inputs, BLOCK outputs."""
-    offsets = np.arange(WINDOW) - WINDOW // 2
-    taps = np.exp(-(offsets**2) / (2 * SIGMA**2))
-    band = np.zeros((BLOCK + WINDOW - 1, BLOCK), np.float32)
-    for column in range(BLOCK):
-        band[column : column + WINDOW, column] = taps / taps.sum()
-    return band
-
-
-_BAND = _band()
