@@ -18,7 +18,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ..analysis import Analysis, Coded
+from ..analysis import Analysis, Coded, absent
 from ..entropy.ladder import UNIT
 from ..format.exact_tile import Mask
 from ..format.grid import Box
@@ -83,19 +83,18 @@ def refine(
     """
     if exact is None:
         exact = np.zeros(coded.level.shape, np.bool_)
-    if coded.remainders is None:
-        raise ValueError(
-            "refinement starts from features that were rounded: remainders are missing"
-        )
-    refined = np.empty_like(coded.codes)
+    model = analysis.model
+    refined = absent(analysis.grid, model.config.channels, np.int16)
     with one_blas_thread():
         for box in tiles:
-            refined[box.slices] = analysis.model.entropy.chosen_codes(
-                coded.codes[box.slices],
-                coded.level[box.slices],
-                coded.remainders[box.slices],
-                coded.quality_index,
-            )
+            codes, level, index, left_over = coded.tile(box)
+            if left_over is None:
+                raise ValueError(
+                    "refinement starts from features that were rounded: remainders are missing"
+                )
+            chosen = model.entropy.chosen_codes(codes, level, left_over, index)
+            count = kept_channels(level, model.config.kept_planes)
+            refined[(*box.slices, slice(count))] = chosen[..., :count]
 
     # Each pass tells its share.
     work = PASS_WORK / len(tiles)
@@ -108,7 +107,7 @@ def refine(
             for number in range(1, effort + 1):
                 search.step(number / effort)
                 analysis.progress.add(work)
-            refined[box.slices] = search.finish()
+            refined[(*box.slices, slice(search.channels))] = search.finish()
     return coded._replace(codes=refined, remainders=None)
 
 
@@ -199,11 +198,10 @@ class Search:
         self.core[...] = (self.core + changes).clip(-LARGEST, LARGEST)
 
     def finish(self) -> Codes:
-        """The best codes of all passes, int16 [h,w,n] of all channels."""
+        """The best codes of all passes, int16 [h,w,n] of the first `channels`."""
         cost = sum(strip.cost(self.codes[strip.window]) for strip in self.strips)
         self._keep_if_best(cost, self._expected())
-        self.core[...] = self.best
-        return self.whole[self.inside]
+        return self.best
 
     def _cost_of(self, change: Floats, gradient: Floats, expected: Expected) -> Floats:
         """By how much every change alone would raise the cost, [h,w,n]."""
