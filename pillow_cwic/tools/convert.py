@@ -22,7 +22,7 @@ from ..runtime.machine import available_cores
 from ..runtime.processes import worker_processes
 from .pictures import PLAIN, Reading, chosen_frames, load_frame, open_picture, pixel_limit
 from .recode import CWIC, readable_extensions, write_picture
-from .sources import is_litter
+from .sources import NOTHING_BELOW, is_litter
 from .storage import Place
 from .terminal import Outcome, attempt, choose_warnings
 
@@ -78,17 +78,19 @@ def plan(names: Iterable[str], out: str, work: Work) -> Plan:
     existing = {folder.below(name).path for name, info in folder.files() if info["size"] != 0}
     extensions = readable_extensions(cwic=work.format_name != CWIC)
     found: list[tuple[Place, str]] = []
+    refused: list[Outcome] = []
     left_out = 0
     for name in names:
         pictures, others = _pictures(name, extensions)
         found += pictures
         left_out += others
+        if not pictures and not others:
+            refused.append(Outcome(name, NOTHING_BELOW))
 
     # Two sources of one target would overwrite each other: the first one has it.
     first_source: dict[str, Place] = {}
     sources = {source.path for source, _ in found}
     jobs: list[Job] = []
-    refused: list[Outcome] = []
     done = 0
     for source, relative in found:
         target = folder.below(str(PurePosixPath(relative).with_suffix(work.suffix)))

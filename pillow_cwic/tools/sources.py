@@ -27,6 +27,9 @@ MOST_STREAMED_BYTES = 1 << 30
 """Read from what is no regular file: a pipe may never end."""
 
 
+NOTHING_BELOW = "the folder has no file for this command"
+
+
 class Source(NamedTuple):
     """One file to read."""
 
@@ -58,7 +61,7 @@ def expand(
             found = _below(name, extensions) if Path(name).is_dir() else [_single(name)]
             sources += found
             if not found:
-                problems.append((name, "the folder has no file for this command"))
+                problems.append((name, NOTHING_BELOW))
         elif matches := [_single(match) for match in _matches(name)]:
             sources += matches
         else:

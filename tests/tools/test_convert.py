@@ -329,6 +329,19 @@ def test_regular_files_only(
     assert "pipe.png: convert reads regular files only" in capsys.readouterr().err
 
 
+def test_a_folder_without_pictures_is_told(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Such a folder is named, and the exit code is 1; the others are converted all the same."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("not a picture")
+    folders = [str(tmp_path / "empty"), str(pictures)]
+    assert main(["convert", *folders, "--out", str(tmp_path / "out"), "--jobs", "1"]) == 1
+    said = capsys.readouterr().err
+    assert f"{folders[0]}: the folder has no file for this command" in said
+    assert "3 converted, 0 there already, 1 failed" in said
+
+
 def test_force_does_all_again(pictures: Path, tmp_path: Path) -> None:
     """--force makes outputs again that are there; a source is never replaced."""
     out = tmp_path / "out"
