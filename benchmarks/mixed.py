@@ -89,10 +89,11 @@ def measure(page: Page, quality: float) -> None:
     lossless = sum(len(part.picture.data) for part in parts if part and part.picture)
 
     avif, text = avif_as_good(image, seen, decibels)
+    of_avif = f"{len(data) / avif:.2f}" if avif else "none is as good"
     webp = len(file_of(image, "WEBP", lossless=True, method=6, quality=100))
     print(
         f"| {name} | {quality} | {decibels:.1f} | {len(data)} | {lossless} | {avif} | {text:.1f} "
-        f"| {webp} | {len(data) / avif:.2f} | {len(data) / webp:.2f} |",
+        f"| {webp} | {of_avif} | {len(data) / webp:.2f} |",
         flush=True,
     )
 
@@ -102,7 +103,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pages", nargs="*", type=Path, metavar="PAGE")
     parser.add_argument("--photographs", nargs="*", type=Path, default=[], metavar="PHOTO")
-    parser.add_argument("--quality", nargs="+", type=float, default=[0.5, 0.8])
+    parser.add_argument("--quality", nargs="+", type=float, default=[0.4, 0.6])
     args = parser.parse_args()
     print("| page | quality | photographs, dB | bytes | lossless part | AVIF | its text, dB | WebP "
           "| of AVIF | of WebP |")  # fmt: skip

@@ -1,6 +1,6 @@
 """The picture of the README: one crop of a photograph from files of equal size.
 
-    python benchmarks/showcase.py [--out docs/showcase.webp] [--quality 0.45]
+    python benchmarks/showcase.py [--out docs/showcase.webp] [--quality 0.3]
 
 As .cwic, AVIF and JPEG keep it. Each format encodes the whole photograph that ships with the
 package (NASA, public domain). No rival's file has more bytes than ours: its settings are searched
@@ -70,7 +70,7 @@ def main() -> None:
     """Parse the command line, write the sheet, print each file's size."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/showcase.webp"))
-    parser.add_argument("--quality", type=float, default=0.45)
+    parser.add_argument("--quality", type=float, default=0.3)
     args = parser.parse_args()
 
     with Image.open(SHIPPED) as image:

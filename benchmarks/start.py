@@ -46,6 +46,7 @@ CASES = {
         "        pool.map(work, range(10), chunksize=1)\n"
     ),
 }  # fmt: skip
+SAVE = "import PIL.Image, pillow_cwic; PIL.Image.open(r'{png}').save(r'{out}', quality=0.5)"
 REPORT_PEAK = """
 import atexit
 def report():
@@ -93,8 +94,9 @@ def main() -> None:
         cwic = {"before": folder / "before.cwic", "now": folder / "now.cwic"}
         for path in files.values():
             picture.save(path)
-        picture.save(cwic["before"], quality=0.5)
         picture.save(cwic["now"], quality=0.5, model=args.model)
+        if args.before:
+            run(SAVE.format(png=files["png"], out=cwic["before"]), sides["before"], folder)
         figures: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for number in range(args.runs + 1):
             for case, code in CASES.items():

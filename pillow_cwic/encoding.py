@@ -87,9 +87,7 @@ def _encode_lossy(picture: Picture, options: EncodeOptions, tile_size: int) -> b
 
     on_grid = None if offsets is None else offsets_on_grid(offsets, picture.size)
     progress = Progress(options.progress)
-    corrects = model.is_light  # a heavy decoder would take longer than all the rest
-    correction = CORRECTION_WORK if corrects else 0.0
-    progress.expect(_expected_work(options, model.config.quality_count, correction))
+    progress.expect(_expected_work(options, model.config.quality_count))
     analysis = Analysis(model, picture.colour, on_grid, progress=progress)
 
     boxes = tiles(*picture.size, tile_size)
@@ -105,8 +103,7 @@ def _encode_lossy(picture: Picture, options: EncodeOptions, tile_size: int) -> b
 
     def encode_at(quality_index: int, effort: int) -> bytes:
         chosen = choice.at(quality_index)
-        if corrects:
-            correct(chosen.analysis, boxes, chosen.coded, chosen.exact)
+        correct(chosen.analysis, boxes, chosen.coded, chosen.exact)
         if effort:
             chosen = chosen._replace(coded=_refined(chosen, boxes, effort))
         is_exact = bool(chosen.exact.all())
@@ -136,12 +133,12 @@ def _encode_lossy(picture: Picture, options: EncodeOptions, tile_size: int) -> b
     return data
 
 
-def _expected_work(options: EncodeOptions, quality_count: int, correction: float) -> float:
+def _expected_work(options: EncodeOptions, quality_count: int) -> float:
     """Roughly, in the units of `progress`: a search tries a quality for each bit of their count."""
     is_search = options.quality is None
     tries = quality_count.bit_length() if is_search else int(not options.effort)
     refinements = (2 if is_search else 1) if options.effort else 0
-    work = FEATURES_WORK + (tries + refinements) * (HEADS_WORK + correction + CODING_WORK)
+    work = FEATURES_WORK + (tries + refinements) * (HEADS_WORK + CORRECTION_WORK + CODING_WORK)
     return work + refinements * options.effort * PASS_WORK
 
 

@@ -110,15 +110,6 @@ class Model:
                     )
             return self._gradient
 
-    @property
-    def is_light(self) -> bool:
-        """Whether the decoder is the smaller half: a run of it is little beside the encoder's."""
-        decoder, encoder = (
-            sum(tensor.size for tensor in tensors.values())
-            for tensors in (self._decoder_tensors, self._encoder_tensors)
-        )
-        return decoder < encoder
-
     def _execution(self, name: str) -> Execution:
         with self._building.held:
             if name not in self._executions:

@@ -246,6 +246,11 @@ def test_a_small_region_that_needs_much_is_refused(monkeypatch):
         pillow_cwic.importance_map(container.write(picture(1, 1 << 20).header, [b""] * 1024))
 
 
+def few_codes() -> int:
+    """Bytes of the codes at 80 positions."""
+    return 80 * 2 * load().config.channels
+
+
 @pytest.mark.parametrize("region", [None, (40, 100, 170, 600)])
 def test_bands_of_codes_make_the_same_picture(pixels, monkeypatch, region):
     """Codes held for a part of the picture at a time: the same pixels, and no tile twice."""
@@ -254,7 +259,7 @@ def test_bands_of_codes_make_the_same_picture(pixels, monkeypatch, region):
     data = encode_in_tiles(np.dstack([high, high[..., 0]]), importance=importance, quality=0.4)
     whole = pillow_cwic.decode(data, region=region)
     parsed = container.read(data)
-    monkeypatch.setattr(bands_module, "BAND_BYTES", 40_000)
+    monkeypatch.setattr(bands_module, "BAND_BYTES", few_codes())
     box = Box(*(region or (0, 0, 300, 660)))
     divided = Bands.of(parsed.header, load().config, load().decoder.network.halo)
     assert list(divided.stripes(box)) == [box]
@@ -278,7 +283,7 @@ def test_stripes_of_codes_make_the_same_picture(pixels, monkeypatch, region):
     wide = np.hstack([pixels, pixels[:, ::-1], pixels])  # [220,900,3]
     data = encode_in_tiles(wide, quality=0.4)
     whole = pillow_cwic.decode(data, region=region)
-    monkeypatch.setattr(bands_module, "BAND_BYTES", 40_000)
+    monkeypatch.setattr(bands_module, "BAND_BYTES", few_codes())
     box = Box(*(region or (0, 0, 900, 220)))
     header = container.read_header(data)
     divided = Bands.of(header, load().config, load().decoder.network.halo)
@@ -299,7 +304,7 @@ from pillow_cwic.runtime import threads
 from pillow_cwic.weights import models
 threads.available_cores = lambda: 32
 model = models.load(None, "cpu")
-codes, level = np.zeros((64, 64, 256), np.int16), np.zeros((64, 64), np.uint8)
+codes, level = np.zeros((64, 64, model.config.channels), np.int16), np.zeros((64, 64), np.uint8)
 stream = model.entropy.encode(codes, level, 5)
 header = container.Header(3072, 3072, 3, False, 5, model.id)
 data = container.write(header, [stream] * 9)

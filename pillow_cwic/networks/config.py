@@ -221,7 +221,6 @@ class ModelConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Build from parsed JSON or TOML; ValueError names unknown and missing fields."""
-        values = _with_todays_names(values)
         names = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(names))
         if unknown:
@@ -235,25 +234,6 @@ class ModelConfig:
             for name, value in values.items()
         }
         return cls(**tuples)
-
-
-def _with_todays_names(values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration as small-7's file has it, with one width for encoder and decoder.
-
-    Others are returned as they are.
-    """
-    old = ("quarter_channels", "eighth_channels", "sixteenth_channels")
-    if not all(name in values for name in old):
-        return values
-    widths = [values[name] for name in old]
-    rest = {name: value for name, value in values.items() if name not in old}
-    return {
-        "encoder_channels": widths,
-        "decoder_channels": widths,
-        "outer_side": 3,
-        "context_layers": 2,
-        **rest,
-    }
 
 
 def _interpolated(shares: tuple[float, ...], place: Index) -> Index:

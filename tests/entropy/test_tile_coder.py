@@ -31,7 +31,7 @@ from pillow_cwic.errors import FormatError
 from pillow_cwic.format import container
 from pillow_cwic.format.grid import tiles
 
-SHIPPED = Path(pillow_cwic.__file__).parent / "data" / "small-7.safetensors"
+SHIPPED = Path(pillow_cwic.__file__).parent / "data" / "light-6.safetensors"
 FILES = [pytest.param(SHIPPED, path, id=path.stem) for path in sorted(GOLDEN.glob("*.cwic"))]
 FILES += [
     pytest.param(TINY, path, id=f"tiny/{path.stem}")

@@ -19,16 +19,6 @@ Integers = NDArray[np.int64]
 ALL64 = 2**64 - 1
 
 
-def with_own_widths(config: dict[str, Any]) -> dict[str, Any]:
-    """Section 8: what small-7 says, as the table has it."""
-    names = ("quarter_channels", "eighth_channels", "sixteenth_channels")
-    if names[0] not in config:
-        return config
-    widths = [config.pop(name) for name in names]
-    both = {"encoder_channels": widths, "decoder_channels": widths}
-    return config | both | {"outer_side": 3, "context_layers": 2}
-
-
 class Model:
     """A weights file: configuration, tensors by name, id (section 8)."""
 
@@ -37,7 +27,7 @@ class Model:
             0
         ]  # safetensors: header length, JSON header, tensors
         header = json.loads(data[8 : 8 + length])
-        self.config = with_own_widths(json.loads(header.pop("__metadata__")["pillow-cwic model 1"]))
+        self.config = json.loads(header.pop("__metadata__")["pillow-cwic model 1"])
         self.id = hashlib.sha256(data).hexdigest()[:16]
         types = {"F16": "<f2", "I16": "<i2", "I32": "<i4", "U16": "<u2"}
         self.tensors = {}

