@@ -73,7 +73,7 @@ def encode(
         kept without loss. Or an image of Pillow in any mode of 8 bits, which goes the way that its
         `save` goes: its colour profile and its comment are kept unless others are given.
     quality
-        A dial from 0 (smallest file) to 1 (best), default 0.5. At most one of `quality`, `bpp` and
+        A dial from 0 (smallest file) to 1 (best), default 0.4. At most one of `quality`, `bpp` and
         `max_bytes` is given.
     bpp
         Bits per pixel of the whole file to come close to: the nearest of the model's qualities.

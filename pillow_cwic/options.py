@@ -29,7 +29,7 @@ ModelName: TypeAlias = str | os.PathLike[str]
 Region: TypeAlias = tuple[int, int, int, int]
 """(left, upper, right, lower) in pixels, right and lower edge excluded, as in Pillow."""
 
-DEFAULT_QUALITY = 0.5
+DEFAULT_QUALITY = 0.4
 
 MOST_EFFORT = 100
 """Passes after which refinement has long stopped finding anything."""

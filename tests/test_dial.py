@@ -101,8 +101,8 @@ def test_the_shipped_model_says_what_was_asked_for(
     assert shown(path, capsys) == [quality] * 3
 
 
-def test_the_default_is_the_middle(photo: Image.Image) -> None:
-    """Saved without a quality, a file says 0.5."""
+def test_the_default_is_told(photo: Image.Image) -> None:
+    """Saved without a quality, a file says 0.4."""
     file = BytesIO()
     photo.save(file, "CWIC")
-    assert Image.open(file).info["cwic_quality"] == 0.5
+    assert Image.open(file).info["cwic_quality"] == 0.4

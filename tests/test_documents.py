@@ -154,8 +154,11 @@ MANIFEST = described_manifest()
 
 def shipped_recipe() -> str:
     """The recipe of the default model."""
-    name = json.loads((ROOT / "weights_manifest.json").read_text())["default"]
-    return (ROOT / "training" / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    manifest = json.loads((ROOT / "weights_manifest.json").read_text())
+    (entry,) = (model for model in manifest["models"] if model["name"] == manifest["default"])
+    return (ROOT / "training" / "recipes" / f"{entry['training']['recipe']}.toml").read_text(
+        encoding="utf-8"
+    )
 
 
 @pytest.fixture

@@ -129,5 +129,5 @@ def test_saving_at_exit(tmp_path: Path, before: str) -> None:
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     with Image.open(path) as image:
-        assert image.info["cwic_quality"] == 0.5
+        assert image.info["cwic_quality"] == 0.4
         assert np.asarray(image).shape == (40, 1100, 3)

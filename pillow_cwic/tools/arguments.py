@@ -52,7 +52,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     # One way of saying how large the file may be.
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
-        "--quality", type=float, metavar="Q", help="0 (smallest file) to 1 (best); default 0.5"
+        "--quality", type=float, metavar="Q", help="0 (smallest file) to 1 (best); default 0.4"
     )
     rate.add_argument("--bpp", type=float, help="come close to this many bits per pixel")
     rate.add_argument(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
