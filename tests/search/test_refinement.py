@@ -224,7 +224,7 @@ def test_tiles_are_refined_each_with_its_surroundings(pixels):
     both = container.read(plain).tiles, container.read(refined).tiles
     assert len(both[0]) == len(tiles(192, 160, 64))
     assert (
-        sum(a != b for a, b in zip(*both, strict=True)) >= 6
+        sum(a != b for a, b in zip(*both, strict=True)) >= 5
     )  # of 9: in a flat one there may be nothing to gain
 
 
@@ -321,10 +321,8 @@ def test_pillow_imageio_and_the_command_line_pass_it_on(photo, tmp_path):
         == wanted
     )
     photo.save(tmp_path / "in.png")
-    assert (
-        main(["encode", str(tmp_path / "in.png"), str(tmp_path / "x.cwic"), "-q", "--effort", "2"])
-        == 0
-    )
+    command = ["encode", str(tmp_path / "in.png"), str(tmp_path / "x.cwic")]
+    assert main([*command, "-q", "--quality", "0.5", "--effort", "2"]) == 0
     assert (tmp_path / "x.cwic").read_bytes() == wanted
     with pytest.raises(SystemExit):
-        main(["encode", str(tmp_path / "in.png"), str(tmp_path / "x.cwic"), "--effort", "101"])
+        main([*command, "--effort", "101"])
