@@ -46,7 +46,6 @@ CASES = {
         "        pool.map(work, range(10), chunksize=1)\n"
     ),
 }  # fmt: skip
-SAVE = "import PIL.Image, pillow_cwic; PIL.Image.open(r'{png}').save(r'{out}', quality=0.5)"
 REPORT_PEAK = """
 import atexit
 def report():
@@ -95,8 +94,10 @@ def main() -> None:
         for path in files.values():
             picture.save(path)
         picture.save(cwic["now"], quality=0.5, model=args.model)
-        if args.before:
-            run(SAVE.format(png=files["png"], out=cwic["before"]), sides["before"], folder)
+        if args.before:  # by its own default model
+            save = CASES["import, save x.cwic"].format(png=files["png"], folder=folder, model="")
+            run(save, sides["before"], folder)
+            (folder / "out.cwic").rename(cwic["before"])
         figures: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for number in range(args.runs + 1):
             for case, code in CASES.items():

@@ -83,7 +83,7 @@ def encode(
         An image of Pillow or an array [H,W]: 128 is neutral, more where bits should go. 16 bits are
         scaled, floats are 0..1. Its sides have the picture's ratio.
     effort
-        Passes of a search for better codes, 0 (none) to 100. A pass takes about four times as long
+        Passes of a search for better codes, 0 (none) to 100. A pass takes about twice as long
         as decoding. Files get better and, at low rates, a little larger; any decoder reads them.
         With `bpp` or `max_bytes` it may run at two or three qualities to meet the target.
     lossless

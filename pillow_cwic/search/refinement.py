@@ -77,7 +77,7 @@ def refine(
 ) -> Coded:
     """What `Analysis.coded` gave, with remainders -> the same with better codes, without them.
 
-    effort: passes over every tile; one takes about as long as four runs of the decoder. Tiles see
+    effort: passes over every tile; one takes about as long as three runs of the decoder. Tiles see
     the refined codes of those before them. exact [h,w]: positions whose pixels the decoder does not
     show, by default none; only bits count there. strip: see STRIP.
     """
@@ -96,10 +96,7 @@ def refine(
             count = kept_channels(level, model.config.kept_planes)
             refined[(*box.slices, slice(count))] = chosen[..., :count]
 
-    # Each pass tells its share.
-    work = PASS_WORK / len(tiles)
-
-    with one_blas_thread():
+        work = PASS_WORK / len(tiles)  # each pass tells its share
         for box in tiles:
             if exact[box.slices].all():
                 continue

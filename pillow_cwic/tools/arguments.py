@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import ImageColor
 
-from ..options import OPTION_NAMES, EncodeOptions
+from ..options import DEFAULT_QUALITY, OPTION_NAMES, EncodeOptions
 from ..runtime.devices import describe_device, resolve_device
 from .pictures import Reading, Scale
 from .recode import CWIC, QUALITY_FORMATS, check_save_options, format_of
@@ -52,7 +52,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     # One way of saying how large the file may be.
     rate = parser.add_mutually_exclusive_group()
     rate.add_argument(
-        "--quality", type=float, metavar="Q", help="0 (smallest file) to 1 (best); default 0.4"
+        "--quality",
+        type=float,
+        metavar="Q",
+        help=f"0 (smallest file) to 1 (best); default {DEFAULT_QUALITY}",
     )
     rate.add_argument("--bpp", type=float, help="come close to this many bits per pixel")
     rate.add_argument(

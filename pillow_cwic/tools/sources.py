@@ -26,7 +26,6 @@ STREAM = "-"
 MOST_STREAMED_BYTES = 1 << 30
 """Read from what is no regular file: a pipe may never end."""
 
-
 NOTHING_BELOW = "the folder has no file for this command"
 
 
