@@ -87,15 +87,16 @@ def _decode_codes(
     header = layer.header
     model = models.load(header.model_id, resolve_device(device))
     _check_quality_index(header, model)
-    _check_work(header, box, model.decoder.network.halo)
+    _check_work(header, box, model.halo)
     area = covering(box)
     progress.expect(2 * area.width * area.height)  # entropy decoding, then the networks
-    bands = Bands.of(header, model.config, model.decoder.network.halo)
+    bands = Bands.of(header, model.config, model.halo)
     reader = _CodeReader(layer, model, box, progress)
     for stripe in bands.stripes(box):
         codes = None
         for band, area in bands.bands(stripe):
-            codes = reader.read(area, codes)
+            with model.building_decoder():
+                codes = reader.read(area, codes)
             quality = (header.quality_index, quality_offsets(layer.parsed, area))
             out = colours[band.within(box).slices]
             exact = layer.mask(covering(band))

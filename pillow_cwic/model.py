@@ -6,7 +6,8 @@ whatever device runs them; entropy coding is NumPy's on the processor always.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from .networks.tensors import expected_tensor, refuse_unexpected
 from .runtime.blas import one_blas_thread
 from .runtime.devices import NUMPY
 from .runtime.forks import ForkedLock
+from .runtime.threads import another_thread_calls
 
 if TYPE_CHECKING:
     from .networks.numpy_gradient import NumpyGradient
@@ -95,6 +97,20 @@ class Model:
     def decoder(self) -> Execution:
         """{"codes"} -> picture."""
         return self._execution("decoder")
+
+    @property
+    def halo(self) -> int:
+        """Code positions around a window that the decoder's output depends on."""
+        return self._networks["decoder"].halo
+
+    @contextmanager
+    def building_decoder(self) -> Iterator[None]:
+        """The decoder is built by another thread meanwhile, where there is one and need of it."""
+        if "decoder" in self._executions:
+            yield
+        else:
+            with another_thread_calls(lambda: self.decoder):
+                yield
 
     @property
     def decoder_gradient(self) -> NumpyGradient:

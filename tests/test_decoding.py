@@ -22,7 +22,9 @@ from pillow_cwic.format.png_plane import decode_plane, encode_plane
 from pillow_cwic.networks import bands as bands_module
 from pillow_cwic.networks.bands import Bands
 from pillow_cwic.networks.windows import windows
+from pillow_cwic.runtime.machine import available_cores
 from pillow_cwic.synthesis import synthesize
+from pillow_cwic.weights import models
 
 
 @pytest.fixture(scope="module")
@@ -382,3 +384,16 @@ def test_the_alpha_of_a_region_takes_no_more_than_it():
     tracemalloc.stop()
     assert len(packed) < 200_000
     assert peak < 10e6
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two processor cores")
+def test_the_decoder_is_built_while_codes_are_read():
+    """When the codes of a process's first picture are there, so is the network; built once."""
+    models.forget()
+    model = load()
+    with model.building_decoder():
+        assert model.halo > 0
+    assert "decoder" in model._executions
+    built = model.decoder
+    with model.building_decoder():
+        assert model.decoder is built

@@ -69,8 +69,9 @@ def accumulator_bound(
 
     weight [in,out] and bias [...,out] integers; limits [in]: the largest |input| of every row.
     """
-    most = np.array(limits, np.float64)[:, None]  # [in,1]
-    reach = (np.abs(weight.astype(np.float64)) * most).sum(0)  # [out]
+    magnitude = weight.astype(np.float64)
+    np.abs(magnitude, out=magnitude)
+    reach = np.einsum("i,io->o", np.array(limits, np.float64), magnitude)  # [out]
     start = np.abs(bias.astype(np.float64)).reshape(-1, weight.shape[1]).max(0)  # [out]
     return float((reach + start).max()) + 2.0 ** (shift - 1)
 
@@ -107,7 +108,8 @@ class _Scaled:
             raise WeightsError(f"entropy.{name}: {sums}")
         scale = 2.0**-output.shift
         self.output = output
-        self.weight: Floats = (weight * scale).astype(dtype)
+        self.weight: Floats = weight.astype(dtype)
+        self.weight *= scale
         self.bias: Floats = (bias * scale + 0.5).astype(dtype)  # half added once: floor then rounds
 
 

@@ -9,7 +9,8 @@ cores there are. Invariant: where no thread can be started, the caller's own doe
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from .machine import available_cores
@@ -68,6 +69,22 @@ def map_parallel(
     if errors:
         raise errors[0]
     return [results[number] for number, _ in jobs]
+
+
+@contextmanager
+def another_thread_calls(function: Callable[[], object]) -> Iterator[None]:
+    """Meanwhile, where there is a core for it; what it raises is left to who calls it again."""
+
+    def work() -> None:
+        with suppress(Exception):
+            function()
+
+    helpers = _started(work, min(usable_threads() - 1, 1))
+    try:
+        yield
+    finally:
+        for helper in helpers:
+            helper.join()
 
 
 def _started(work: Callable[[], None], count: int) -> list[threading.Thread]:

@@ -17,7 +17,7 @@ import pillow_cwic
 from pillow_cwic.runtime import threads
 from pillow_cwic.runtime.blas import one_blas_thread
 from pillow_cwic.runtime.machine import available_cores
-from pillow_cwic.runtime.threads import map_parallel
+from pillow_cwic.runtime.threads import another_thread_calls, map_parallel
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,44 @@ def test_pieces_are_worked_on_at_once():
     """Two pieces of work that wait for each other both end."""
     together = threading.Barrier(2)
     map_parallel(lambda _: together.wait(30), range(2))
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two processor cores")
+def test_another_thread_calls_meanwhile():
+    """The block and the function can wait for each other; both have ended behind it."""
+    together = threading.Barrier(2)
+    ended = []
+
+    def call() -> None:
+        together.wait(30)
+        time.sleep(0.05)
+        ended.append(threading.current_thread())
+
+    with another_thread_calls(call):
+        together.wait(30)
+    assert len(ended) == 1
+    assert ended[0] is not threading.current_thread()
+
+
+def test_an_error_in_the_other_thread_is_left_there():
+    """Whoever calls the function again gets its error; an error of the block is the block's."""
+
+    def call() -> None:
+        raise MemoryError
+
+    with another_thread_calls(call):
+        pass
+    with pytest.raises(KeyError), another_thread_calls(call):
+        raise KeyError
+
+
+def test_one_core_has_nobody_else_to_call(monkeypatch):
+    """There the function is not called: it would only take turns with the block."""
+    monkeypatch.setattr(threads, "available_cores", lambda: 1)
+    called = []
+    with another_thread_calls(lambda: called.append(1)):
+        pass
+    assert not called
 
 
 def test_the_first_error_ends_it():
