@@ -122,15 +122,21 @@ class Context:
             inputs.learn(codes, channels[inputs.place])
 
 
+def input_limits(config: ModelConfig, step: int) -> list[int]:
+    """The largest |input| of every row of a step's first layer."""
+    limits = [ONE] * (config.levels + order.PLACES) + [CEILING] * config.map_features
+    if step:  # the first knows no codes
+        limits += [SEEN * CODE_UNIT] * (2 * config.channels)
+    return limits
+
+
 class Step:
     """The layers of one step."""
 
     def __init__(self, weights: IntegerWeights, config: ModelConfig, number: int) -> None:
         width = config.context_features
         name = f"planes.{number}"
-        limits = [ONE] * (config.levels + order.PLACES) + [CEILING] * config.map_features
-        if number:  # the first step knows no codes
-            limits += [SEEN * CODE_UNIT] * (2 * config.channels)
+        limits = input_limits(config, number)
         self.levels = config.levels
         self.channels = order.channels(number, config.channels)  # [4,m]
         self.hidden = weights.layer(f"{name}.hidden", limits, width, rows=(config.quality_count,))

@@ -65,7 +65,14 @@ def exact_dtype(matmul: Callable[[Floats, Floats], Floats] = matmul) -> Dtype:
 def accumulator_bound(
     weight: NDArray[Any], bias: NDArray[Any], limits: Sequence[int], shift: int
 ) -> float:
-    """Largest magnitude that any partial sum can reach, in any order of summation.
+    """The largest of `reach_of_sums`."""
+    return float(reach_of_sums(weight, bias, limits, shift).max())
+
+
+def reach_of_sums(
+    weight: NDArray[Any], bias: NDArray[Any], limits: Sequence[int], shift: int
+) -> NDArray[np.float64]:
+    """Largest magnitude that any partial sum can reach, in any order of summation, [out].
 
     weight [in,out] and bias [...,out] integers; limits [in]: the largest |input| of every row.
     """
@@ -73,7 +80,7 @@ def accumulator_bound(
     np.abs(magnitude, out=magnitude)
     reach = np.einsum("i,io->o", np.array(limits, np.float64), magnitude)  # [out]
     start = np.abs(bias.astype(np.float64)).reshape(-1, weight.shape[1]).max(0)  # [out]
-    return float((reach + start).max()) + 2.0 ** (shift - 1)
+    return np.asarray(reach + start + 2.0 ** (shift - 1))
 
 
 def rounded(total: Floats, output: Output, out: Floats | None = None) -> Floats:

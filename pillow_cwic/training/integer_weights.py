@@ -5,6 +5,7 @@ an export gives the same file on every machine, so rounding happens in float64 a
 decimal arithmetic. This module knows weights, no pictures.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from functools import cache
 from os import PathLike
@@ -17,9 +18,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..entropy import order
-from ..entropy.integer_layer import ACTIVATION_BITS, LOGIT_BITS, LOGIT_MAX, WEIGHT_BITS
+from ..entropy.code_coder import input_limits
+from ..entropy.integer_layer import (
+    ACTIVATION,
+    ACTIVATION_BITS,
+    EXACT,
+    LOGIT_BITS,
+    LOGIT_MAX,
+    WEIGHT_BITS,
+    reach_of_sums,
+)
 from ..entropy.ladder import UNIT, table_size
 from ..entropy.logistic import FIRST_LOG_SCALE, LAST_LOG_SCALE, SCALES, TABLE_BITS
+from ..networks.config import ModelConfig
 from ..runtime.devices import NUMPY
 from ..weights.cache import hash_file
 from ..weights.file import read_model, write_model
@@ -69,6 +80,20 @@ def layer_tensors(name: str, weight: Tensor, bias: Tensor) -> Tensors:
     }
 
 
+def within_exact_sums(
+    weight: NDArray[Any], bias: NDArray[Any], limits: Sequence[int]
+) -> NDArray[Any]:
+    """Weights [in,out] whose sums stay exact: where they might not, an output's go nearer to 0.
+
+    All by as many units as it takes: the nearest ones whose magnitudes add up to less (projection
+    on an L1 ball).
+    """
+    weight = weight.copy()
+    while (beyond := reach_of_sums(weight, bias, limits, ACTIVATION.shift) >= EXACT).any():
+        weight[:, beyond] -= np.sign(weight[:, beyond])
+    return weight
+
+
 def integer_map(net: MapNetwork) -> Tensors:
     """The importance map's network; conv1's bias has one row per quality index and stage."""
     by_quality = net.conv1.bias + net.quality.weight[:, None]  # type: ignore[operator]
@@ -111,7 +136,7 @@ def _table_row(scale: Decimal, size: int) -> list[int]:
     return row
 
 
-def integer_step(net: StepNetwork, step: int) -> Tensors:
+def integer_step(net: StepNetwork, step: int, config: ModelConfig) -> Tensors:
     """One step of the codes' network; the first knows no codes."""
     # The first layer's inputs as the coder looks them up: level, place, map, known codes.
     name = f"planes.{step}"
@@ -120,6 +145,10 @@ def integer_step(net: StepNetwork, step: int) -> Tensors:
         tables.append(net.known.weight[:, :, 0, 0].t())
     bias = net.quality.weight + net.known.bias  # type: ignore[operator]  # [Q,width]
     out = layer_tensors(f"{name}.hidden", torch.cat(tables), bias)
+    weight_name = f"entropy.{name}.hidden.weight"
+    out[weight_name] = within_exact_sums(
+        out[weight_name], out[f"entropy.{name}.hidden.bias"], input_limits(config, step)
+    )
 
     # Depthwise layers have a row for each tap, pointwise ones a row for each input.
     for number, (depth, mid) in enumerate(net.layers(), 1):
@@ -137,11 +166,11 @@ def integer_step(net: StepNetwork, step: int) -> Tensors:
     return out
 
 
-def integer_weights(codes: ContextNetwork, maps: MapNetwork, ladder: int) -> Tensors:
+def integer_weights(codes: ContextNetwork, maps: MapNetwork, config: ModelConfig) -> Tensors:
     """All `entropy.*` tensors of a weights file."""
     tables: Tensors = {
         "entropy.probability": probability_table(),
-        "entropy.logistic": logistic_table(ladder),
+        "entropy.logistic": logistic_table(config.ladder),
     }
     out = tables | integer_map(maps)
     for name, conv in (("map_in", codes.map_in), ("map_mid", codes.map_mid)):
@@ -149,7 +178,7 @@ def integer_weights(codes: ContextNetwork, maps: MapNetwork, ladder: int) -> Ten
         out |= layer_tensors(f"planes.{name}", weight, conv.bias)  # type: ignore[arg-type]
     for number, step in enumerate(codes.step):
         # A ModuleList forgets what it holds.
-        out |= integer_step(step, number)  # type: ignore[arg-type]
+        out |= integer_step(step, number, config)  # type: ignore[arg-type]
     return out
 
 
@@ -163,7 +192,7 @@ def export_weights(joint: JointCodec, path: str | PathLike[str]) -> str:
         for name, tensor in joint.state_dict().items()
         if name.startswith(("encoder.", "decoder."))
     }
-    integers = integer_weights(joint.planes, joint.maps, joint.config.ladder)
+    integers = integer_weights(joint.planes, joint.maps, joint.config)
     write_model(path, joint.config, floats, integers)
     sha256 = hash_file(Path(path))
     read_model(path, NUMPY, id=sha256[:16])

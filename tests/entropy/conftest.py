@@ -48,4 +48,4 @@ def one_bit(one_bit_path: Path) -> TileCoder:
 def wide() -> TileCoder:
     """The tile coder of a model with twice the channels."""
     joint = tiny_model.joint(config=WIDE)
-    return TileCoder(integer_weights(joint.planes, joint.maps, WIDE.ladder), WIDE)
+    return TileCoder(integer_weights(joint.planes, joint.maps, WIDE), WIDE)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from training_pictures import write_pieces
 
 import pillow_cwic
+from pillow_cwic.entropy.integer_layer import EXACT, accumulator_bound
 from pillow_cwic.entropy.ladder import Ladder
 from pillow_cwic.entropy.logistic import SCALES
 from pillow_cwic.networks.config import ModelConfig
@@ -23,7 +24,7 @@ from pillow_cwic.training import recipe as recipes
 from pillow_cwic.training.__main__ import main
 from pillow_cwic.training.code_network import chosen_codes, logistic_bits
 from pillow_cwic.training.crop_stream import CropStream, StreamPool
-from pillow_cwic.training.integer_weights import logistic_table
+from pillow_cwic.training.integer_weights import logistic_table, within_exact_sums
 from pillow_cwic.training.joint_codec import JointCodec, Part
 from pillow_cwic.training.losses import rate_distortion
 from pillow_cwic.training.step import Step
@@ -333,3 +334,23 @@ def test_choosing_among_signs_is_refused():
     )
     with pytest.raises(ValueError, match="for integer codes"):
         recipes.parse(text, "x.toml")
+
+
+def test_weights_whose_sums_could_be_inexact_go_nearer_to_zero():
+    """An export of them has exact sums, and moves them by no more units than that takes."""
+    random = np.random.default_rng(1)
+    weight = random.integers(-300, 300, (500, 3)).astype(np.int16)
+    weight[:, 1] //= 4
+    bias = np.array([[1000, -2000, 3000], [5, 6, 7]], np.int32)
+    limits = [250] * 500
+    fitting = within_exact_sums(weight, bias, limits)
+    assert accumulator_bound(weight, bias, limits, 8) >= EXACT
+    assert accumulator_bound(fitting, bias, limits, 8) < EXACT
+    assert np.array_equal(fitting[:, 1], weight[:, 1])
+    for output in (0, 2):
+        moved = np.abs(weight[:, output]).astype(int) - np.abs(fitting[:, output])
+        units = moved.max()
+        assert np.array_equal(moved, np.abs(weight[:, output]).clip(0, units))
+        one_less = fitting[:, [output]] + np.sign(weight[:, [output]])
+        assert accumulator_bound(one_less, bias[:, [output]], limits, 8) >= EXACT
+    assert not (np.sign(fitting) * np.sign(weight) < 0).any()
