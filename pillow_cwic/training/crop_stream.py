@@ -103,9 +103,8 @@ class StreamPool:
         self.buffer.copy_(groups.flatten(0, 1)[: self.batch], non_blocking=True)
 
     def draw(self) -> Tensor:
-        """The current batch, changed as `augment` does: float [B,3,crop,crop] in [0,1]."""
-        changed = augment(self.buffer.float() / 255, self.stream.recipe.saturated_share)
-        return changed.contiguous(memory_format=torch.channels_last)
+        """The current batch, flipped and transposed at random: float [B,3,crop,crop] in [0,1]."""
+        return augment(self.buffer.float() / 255).contiguous(memory_format=torch.channels_last)
 
     def close(self) -> None:
         """End the worker processes."""

@@ -20,9 +20,6 @@ from . import pictures
 from .pictures import Picture, Pixels, Skipped
 from .recipe import DataRecipe
 
-LARGEST_SATURATION = 2.5
-"""By how much the colours of a crop are moved away from their grey at most."""
-
 
 class Source(Protocol):
     """Where the crops of a step come from."""
@@ -110,14 +107,13 @@ class PixelPool:
         """Nothing to do: no one fetches anything."""
 
     def draw(self) -> Tensor:
-        """Random crops, changed as `augment` does: float [B,3,crop,crop] in [0,1]."""
+        """Random crops, flipped and transposed at random: float [B,3,crop,crop] in [0,1]."""
         crops = []
         if self.reduced < self.recipe.batch:
             crops.append(self._crops(self.recipe.batch - self.reduced))
         if self.reduced:
             crops.append(self._reduced_crops(self.reduced))
-        changed = augment(torch.cat(crops), self.recipe.saturated_share)
-        return changed.contiguous(memory_format=torch.channels_last)
+        return augment(torch.cat(crops)).contiguous(memory_format=torch.channels_last)
 
     def _draw_pictures(self, count: int) -> Tensor:
         """Indices [B] of pictures, by their chances."""
@@ -177,21 +173,12 @@ def area_matrix(factor: Tensor, out: int, window: int) -> Tensor:
     return weight / weight.sum(2, keepdim=True)
 
 
-def augment(crops: Tensor, saturated_share: float) -> Tensor:
-    """Flip and transpose each of [B,3,s,s] in [0,1] at random; make a share's colours stronger."""
-    crops = saturated(crops, saturated_share)
+def augment(crops: Tensor) -> Tensor:
+    """Flip and transpose each of [B,3,s,s] at random."""
     chance = torch.rand(3, len(crops), 1, 1, 1, device=crops.device) < 0.5
     crops = torch.where(chance[0], crops.flip(2), crops)
     crops = torch.where(chance[1], crops.flip(3), crops)
     return torch.where(chance[2], crops.transpose(2, 3), crops)
-
-
-def saturated(crops: Tensor, share: float) -> Tensor:
-    """Colours of about a share of [B,3,s,s] moved away from their grey, cut off at [0,1]."""
-    chance, amount = torch.rand(2, len(crops), 1, 1, 1, device=crops.device)
-    factor = torch.where(chance < share, 1 + amount * (LARGEST_SATURATION - 1), 1.0)
-    grey = crops.mean(1, keepdim=True)  # [B,1,s,s]
-    return torch.lerp(grey, crops, factor).clamp(0, 1)
 
 
 def load_pool(

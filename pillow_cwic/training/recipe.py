@@ -28,7 +28,6 @@ class DataRecipe:
     area_power: float = 0.7  # a picture is drawn with probability proportional to area ** this
     downscaled_share: float = 0.0  # share of a batch that is cut from pictures reduced on the fly
     max_downscale: float = 2.0  # ... by a random factor between 1 and this
-    saturated_share: float = 0.0  # of the crops: colours made stronger, as neon signs have them
     memory_gib: float = 8.0  # decoded pictures above this are not kept in memory but streamed
     validation_pictures: int = 8  # held out of training, looked at as a whole
     frequent_qualities: int = 0  # quality indices below this are drawn more often; 0: all alike
@@ -273,10 +272,6 @@ def _data_rules(recipe: Recipe) -> list[Rule]:
         (
             0 <= data.downscaled_share <= 1,
             f"[data] downscaled_share: expected 0..1, found {data.downscaled_share}",
-        ),
-        (
-            0 <= data.saturated_share <= 1,
-            f"[data] saturated_share: expected 0..1, found {data.saturated_share}",
         ),
         (
             0 <= data.frequent_qualities <= recipe.model.quality_count,

@@ -16,14 +16,7 @@ from PIL import Image
 from training_pictures import PIECE, write_pieces
 
 from pillow_cwic.training.crop_stream import CropStream, StreamPool
-from pillow_cwic.training.crops import (
-    LARGEST_SATURATION,
-    PixelPool,
-    area_matrix,
-    load_whole,
-    open_data,
-    saturated,
-)
+from pillow_cwic.training.crops import PixelPool, area_matrix, load_whole, open_data
 from pillow_cwic.training.pictures import Picture, decode, find, survey
 from pillow_cwic.training.recipe import DataRecipe
 
@@ -166,31 +159,6 @@ def test_large_pictures_are_drawn_more_often() -> None:
     torch.manual_seed(0)
     large = float((pool.draw()[:, 2, 0, 0] > 0).float().mean())
     assert large == pytest.approx(4**0.7 / (1 + 4**0.7), abs=0.03)
-
-
-def test_a_share_of_the_crops_gets_stronger_colours() -> None:
-    """Colours move away from their grey, the same way for all of a crop; grey stays as it is."""
-    torch.manual_seed(0)
-    colour = torch.tensor([0.5, 0.45, 0.4])[None, :, None, None]
-    crops = torch.cat([colour.expand(1000, 3, 2, 1), torch.full((1000, 3, 2, 1), 0.3)], 3)
-    changed = saturated(crops, 0.15)
-    assert changed[..., 1] == pytest.approx(0.3)
-    red = changed[:, 0, :, 0]
-    assert torch.equal(red[:, 0], red[:, 1])
-    factors = (red[:, 0] - 0.45) / 0.05
-    assert float(factors.min()) == pytest.approx(1, abs=1e-4)
-    assert 2 < float(factors.max()) < LARGEST_SATURATION
-    assert float((factors > 1.001).float().mean()) == pytest.approx(0.15, abs=0.03)
-    assert changed[:, 1, :, 0] == pytest.approx(0.45, abs=1e-5)
-    assert torch.equal(saturated(crops, 0), crops)
-
-
-def test_saturated_colours_stay_within_the_range() -> None:
-    """A colour at the edge of what pixels can say is cut off there."""
-    torch.manual_seed(0)
-    crops = torch.tensor([0.98, 0.1, 0.02])[None, :, None, None].expand(100, 3, 2, 2)
-    changed = saturated(crops, 1)
-    assert 0 <= float(changed.min()) <= float(changed.max()) <= 1
 
 
 def test_area_reduction_is_exact() -> None:
