@@ -41,15 +41,14 @@ Gains make it alike for all codes. Afterwards it is measured, between the two li
 FLATTEST = 10.0
 STEEPEST = 200.0
 
-FIRST_SHARE = 1.0
-LAST_SHARE = 0.8
+FIRST_SHARE = 0.8
+LAST_SHARE = 0.32
 """Shares of the promising changes that are made in the first pass and in the last.
 
-Made all at once, they correct the same error more than once, which the next pass puts right; in the
-last pass there is none.
+Made all at once, they would correct the same error many times over.
 """
 
-TEMPERATURE = 0.8
+TEMPERATURE = 0.6
 """How much worse a change may be, in bits: the mean of an exponential distribution.
 
 In the first pass; it falls to 0 in the last. As in annealing, a search that takes only what helps
