@@ -41,9 +41,8 @@ Gains make it alike for all codes. Afterwards it is measured, between the two li
 FLATTEST = 10.0
 STEEPEST = 200.0
 
-FIRST_SHARE = 0.8
-LAST_SHARE = 0.32
-"""Shares of the promising changes that are made in the first pass and in the last.
+SHARE = 0.8
+"""Of the promising changes, so many are made in a pass.
 
 Made all at once, they would correct the same error many times over.
 """
@@ -172,7 +171,6 @@ class Search:
         progress runs up to 1.
         """
         gradient, expected = self._look()
-        share = FIRST_SHARE + (LAST_SHARE - FIRST_SHARE) * progress
         self._measure_curvature(gradient)
 
         # Towards less distortion by Newton's step; or, for the sake of the bits, by one the other
@@ -188,7 +186,7 @@ class Search:
         allowed = self.random.standard_exponential(cost.shape, np.float32)
         allowed *= TEMPERATURE * (1 - progress)
         made = self.kept & (cost < allowed * self.worth)
-        made &= self.random.random(made.shape, np.float32) < share
+        made &= self.random.random(made.shape, np.float32) < SHARE
 
         changes = np.where(cost_nearer < cost_cheaper, nearer, cheaper) * made
         self.last = (gradient, changes)

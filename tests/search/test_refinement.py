@@ -153,7 +153,6 @@ def test_effort_helps_most_where_the_encoder_is_lost():
 def test_the_worst_search_gives_the_codes_it_began_with(pixels, monkeypatch):
     """A search that only spoils the codes ends with those of lowest cost: the first."""
     monkeypatch.setattr(refinement, "TEMPERATURE", 1e9)  # changes are made whatever they cost
-    monkeypatch.setattr(refinement, "LAST_SHARE", 0.8)
     assert pillow_cwic.encode(pixels, quality=0.5, effort=3) == pillow_cwic.encode(
         pixels, quality=0.5
     )
