@@ -86,12 +86,16 @@ def within_exact_sums(
     """Weights [in,out] whose sums stay exact: where they might not, an output's go nearer to 0.
 
     All by as many units as it takes: the nearest ones whose magnitudes add up to less (projection
-    on an L1 ball).
+    on an L1 ball). No weights help where a bias alone is too large: it is left to the loader's
+    check.
     """
     weight = weight.copy()
-    while (beyond := reach_of_sums(weight, bias, limits, ACTIVATION.shift) >= EXACT).any():
+    while True:
+        beyond = reach_of_sums(weight, bias, limits, ACTIVATION.shift) >= EXACT
+        beyond &= weight.any(0)
+        if not beyond.any():
+            return weight
         weight[:, beyond] -= np.sign(weight[:, beyond])
-    return weight
 
 
 def integer_map(net: MapNetwork) -> Tensors:

@@ -354,3 +354,12 @@ def test_weights_whose_sums_could_be_inexact_go_nearer_to_zero():
         one_less = fitting[:, [output]] + np.sign(weight[:, [output]])
         assert accumulator_bound(one_less, bias[:, [output]], limits, 8) >= EXACT
     assert not (np.sign(fitting) * np.sign(weight) < 0).any()
+
+
+def test_a_bias_that_is_too_large_alone_ends_the_search_for_weights():
+    """Its output's weights end at 0, the others' stay; the bound then says that it does not fit."""
+    weight = np.array([[3, -2], [-1, 4]], np.int16)
+    bias = np.array([EXACT, 5], np.int32)
+    fitting = within_exact_sums(weight, bias, [10, 10])
+    assert fitting.tolist() == [[0, -2], [0, 4]]
+    assert accumulator_bound(fitting, bias, [10, 10], 8) >= EXACT
